@@ -70,6 +70,7 @@ DOORS: dict[str, tuple[str, ...]] = {
         "search.branching",
         "search.fast_gradients",
         "search.torch_maps",
+        "search.device",
         "training",
         "commands.harden",
         "losses",

@@ -19,7 +19,7 @@ from typing import Final
 from idl_audit.commands.certify_property import OUT_OF_MEMORY, check_on_box, decide_property
 from idl_audit.commands.certify_query import open_query, remarks_of
 from idl_audit.commands.options.many import BenchOptions
-from idl_audit.commands.options.reading import ModelOptions
+from idl_audit.commands.options.reading import SearchedModel
 from idl_audit.commands.options.robustness import PropertyOptions
 from idl_audit.commands.shared.bench_files import ListFiles
 from idl_audit.commands.shared.bench_resume import kept_rows, property_file, row_sha256
@@ -35,6 +35,7 @@ from idl_audit.data.instances import Instance, read_instances
 from idl_audit.data.vnnlib2.reader import is_version_2
 from idl_audit.decide.ladder import Options
 from idl_audit.report.schema import Diagnostic, PropertyReport, Report, WhyIncomplete
+from idl_audit.search import device
 from idl_audit.search.fast_gradients import searched
 from idl_audit.values.budget import Budget
 from idl_audit.values.errors import ClusterError, IdlAuditError
@@ -66,6 +67,7 @@ class Row:
     seed: int
     max_nodes: int | None = None
     arithmetic: ArithmeticName = "real"
+    device: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -112,8 +114,9 @@ def audit_bench(
 
     Raises:
         DataError: where the file is refused. Networks and properties that are refused are unknown, with a diagnostic.
-        OptionError: where a scheduler cannot be reached.
+        OptionError: where a scheduler cannot be reached, or a device cannot be used.
     """
+    device.use(options.device)
     with connected(options.scheduler) as cluster:
         return _audit(path, options, watch, save, decide or decide_row, tell, cluster)
 
@@ -138,7 +141,7 @@ def _audit(
     for diagnostic in noted:
         tell(diagnostic)
     rows = [
-        Row(number, instance, folder, limit, options.seed, options.max_nodes, options.arithmetic)
+        Row(number, instance, folder, limit, options.seed, options.max_nodes, options.arithmetic, options.device)
         for number, (instance, limit) in enumerate(zip(instances, seconds, strict=True))
         if number not in found
     ]
@@ -295,7 +298,7 @@ def decide_row(row: Row) -> Decided:
     if is_version_2(property_file(row.folder / row.instance.vnnlib)):
         return _decide_query(row, entry, start)
     try:
-        subject = _network(row.folder / row.instance.onnx)
+        subject = _network(row.folder / row.instance.onnx, SearchedModel(device=row.device))
         start = time.monotonic()  # the network is read once for all of its rows
         begun()
         asked = read_property(subject, property_file(row.folder / row.instance.vnnlib))
@@ -327,7 +330,7 @@ def _decide_query(row: Row, entry: PropertyReport, start: float) -> Decided:
     try:
         begun()
         path, vnnlib = row.folder / row.instance.onnx, property_file(row.folder / row.instance.vnnlib)
-        query = open_query(path, vnnlib, ModelOptions())
+        query = open_query(path, vnnlib, SearchedModel(device=row.device))
         files = Files(query.sha256, query.info.external_files)
         tell_parent(files)
         entry = files.named(entry)
@@ -345,18 +348,18 @@ def _unjudged(entry: PropertyReport, code: str, why: str, seconds: float) -> Dec
     return Decided(entry.model_copy(update={"seconds": seconds, "problem": why}), (told,))
 
 
-def _network(path: Path) -> Subject:
+def _network(path: Path, reading: SearchedModel) -> Subject:
     """Return the network as its files are now."""
-    subject = _subject(path)
+    subject = _subject(path, reading)
     if all(file.is_unchanged for file in subject.files):
         return subject
     _subject.cache_clear()
-    return _subject(path)
+    return _subject(path, reading)
 
 
 @lru_cache(maxsize=1)
-def _subject(path: Path) -> Subject:
+def _subject(path: Path, reading: SearchedModel) -> Subject:
     """Return the network, ready to be searched; neighbouring rows often have the same one."""
-    subject = open_subject(path)
+    subject = open_subject(path, reading)
     searched(subject.model)  # loads what the search needs: seconds that are no row's own
     return subject

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from idl_audit.commands.options.reading import ModelOptions
+from idl_audit.commands.options.reading import SearchedModel
 from idl_audit.commands.options.robustness import PropertyOptions
 from idl_audit.commands.shared.answers import Answer, Word, answered
 from idl_audit.commands.shared.assertions import AskedQuery, asked_query
@@ -25,6 +25,7 @@ from idl_audit.data.vnnlib2.reader import read_specification
 from idl_audit.decide.ladder import Options
 from idl_audit.graph.files import read_with_sha256, refuse_changed
 from idl_audit.report.schema import Diagnostic, ModelInfo, PropertyReport, PropertyResult, Report
+from idl_audit.search import device
 from idl_audit.values.budget import Budget
 from idl_audit.values.errors import BudgetError, DataError, TooManyDigitsError
 
@@ -85,7 +86,7 @@ class QueryOfOne:
         }
 
 
-def open_query(path: Path, vnnlib: Path, reading: ModelOptions) -> QueryOfOne:
+def open_query(path: Path, vnnlib: Path, reading: SearchedModel) -> QueryOfOne:
     """Read a query of one network, and the network.
 
     Raises:
@@ -93,6 +94,7 @@ def open_query(path: Path, vnnlib: Path, reading: ModelOptions) -> QueryOfOne:
         ModelFileError: where the model cannot be read.
         UnsupportedModelError: where it cannot be run.
     """
+    device.use(reading.device)
     query, sha256 = read_with_sha256(vnnlib, read_specification)
     if len(query.networks) != 1:
         names = ", ".join(network.name for network in query.networks)

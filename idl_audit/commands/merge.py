@@ -90,6 +90,8 @@ def _strangeness(first: _Given, other: _Given) -> Iterator[str]:
         yield f"it is of `{plain(other.report.command)}`, not of `{plain(first.report.command)}`"
     if first.report.environment.seed != other.report.environment.seed:
         yield f"it has another seed ({other.report.environment.seed}, not {first.report.environment.seed})"
+    if first.report.environment.device != other.report.environment.device:
+        yield f"it was searched on {plain(str(other.report.environment.device))}, not {first.report.environment.device}"
     mine, its = first.report.environment.versions, other.report.environment.versions
     for name in sorted({*mine, *its}):
         if mine.get(name) != its.get(name):

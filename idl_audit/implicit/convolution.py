@@ -18,6 +18,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from idl_audit.implicit.linear_maps import LinearMap
 from idl_audit.values.arrays import FloatArray, IntArray
+from idl_audit.values.products import product
 
 NUMBERS_AT_ONCE: Final = 2**19
 """Numbers in the windows that are copied at a time: few enough to stay in cache."""
@@ -150,7 +151,7 @@ class Convolution(LinearMap):
         result = np.empty((len(x), self.groups, self.channels_out // self.groups, pixels))
         for part in self._parts(len(x)):
             windows = self._windows(np.asarray(x[part], np.float64))
-            np.matmul(self._by_group, windows.reshape(-1, self.groups, self.row_terms, pixels), out=result[part])
+            result[part] = product(self._by_group, windows.reshape(-1, self.groups, self.row_terms, pixels))
         return result.reshape(len(x), self.n_out)
 
     def _windows(self, x: FloatArray) -> FloatArray:
@@ -173,7 +174,7 @@ class Convolution(LinearMap):
         result = np.empty((len(y), self.channels_in, *self.spatial_in))
         for part in self._parts(len(y)):
             image = np.asarray(y[part], np.float64).reshape(-1, self.groups, self.channels_out // self.groups, pixels)
-            result[part] = self._spread(np.matmul(self._by_group.transpose(0, 2, 1), image))
+            result[part] = self._spread(product(self._by_group.transpose(0, 2, 1), image))
         return result.reshape(len(y), self.n_in)
 
     def _spread(self, taps: FloatArray) -> FloatArray:
@@ -202,7 +203,7 @@ class Convolution(LinearMap):
         rows, *extent, _ = y.shape
         matrix = _small_window(self, tuple(extent))
         if matrix is not None:
-            return np.asarray((y.reshape(rows, -1) @ matrix[0]).reshape(rows, *matrix[1]))
+            return product(y.reshape(rows, -1), matrix[0]).reshape(rows, *matrix[1])
         return self._folded(y)
 
     def _folded(self, y: FloatArray) -> FloatArray:
@@ -221,8 +222,8 @@ class Convolution(LinearMap):
         at_once = max(1, FOLDED_AT_ONCE // max(1, math.prod(extent[:-1]) * len(kernels) * run))
         for start in range(0, rows, at_once):
             part = y[start : start + at_once]
-            product = np.matmul(part.reshape(-1, channels), kernels).reshape(-1, len(part), *extent[:-1], run)
-            for each, (*tap, number) in zip(product, np.ndindex(*leading, count), strict=True):
+            lines = product(part.reshape(-1, channels), kernels).reshape(-1, len(part), *extent[:-1], run)
+            for each, (*tap, number) in zip(lines, np.ndindex(*leading, count), strict=True):
                 window = self._read_by((*tap, 0), tuple(extent))[:-1]
                 first = number * shift
                 result[(slice(start, start + at_once), *window, slice(first, first + run))] += each
@@ -263,11 +264,11 @@ class Convolution(LinearMap):
         """Return what each output hands to each tap of each input channel: (R, *extent, taps, channels in)."""
         taps = math.prod(self.kernel.shape[2:])
         if self.groups == 1:
-            product = y.reshape(-1, self.channels_out) @ self.kernel_rows[0]
-            return np.asarray(product.reshape(*y.shape[:-1], taps, self.channels_in))
+            each = product(y.reshape(-1, self.channels_out), self.kernel_rows[0])
+            return each.reshape(*y.shape[:-1], taps, self.channels_in)
         grouped = y.reshape(-1, self.groups, self.channels_out // self.groups).transpose(1, 0, 2)
-        product = np.matmul(grouped, self.kernel_rows).reshape(self.groups, -1, taps, self.kernel.shape[1])
-        return np.asarray(product.transpose(1, 2, 0, 3).reshape(*y.shape[:-1], taps, self.channels_in))
+        each = product(grouped, self.kernel_rows).reshape(self.groups, -1, taps, self.kernel.shape[1])
+        return np.asarray(each.transpose(1, 2, 0, 3).reshape(*y.shape[:-1], taps, self.channels_in))
 
     @cached_property
     def kernel_rows(self) -> FloatArray:

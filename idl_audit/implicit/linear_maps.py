@@ -24,6 +24,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from idl_audit.values.arrays import FloatArray, IntArray
+from idl_audit.values.products import product
 from idl_audit.values.rounding import LOST, gamma
 
 
@@ -283,11 +284,11 @@ class Dense(LinearMap):
 
     def apply(self, x: FloatArray) -> FloatArray:
         """Return W x for each row of x; in one layout, so that powers of two change no digit of it."""
-        return np.asarray(np.ascontiguousarray(x) @ self.matrix.T)
+        return product(np.ascontiguousarray(x), self.matrix.T)
 
     def adjoint(self, y: FloatArray) -> FloatArray:
         """Return W^T y for each row of y."""
-        return np.asarray(y @ self.matrix)
+        return product(y, self.matrix)
 
     def absolute(self) -> Dense:
         """Return |W|."""

@@ -38,6 +38,7 @@ from idl_audit.proof.zonotopes import zonotopes_over
 from idl_audit.values.arrays import BoolArray, FloatArray, IntArray
 from idl_audit.values.check import Check, unchecked
 from idl_audit.values.errors import UnsupportedModelError
+from idl_audit.values.products import by_numpy
 from idl_audit.values.query import Conjunction, Query
 
 NUMBERS_AT_ONCE = 2**22
@@ -77,7 +78,7 @@ def examined(
     """
     is_open = np.ones(len(query.alternatives), np.bool_)
     try:
-        with np.errstate(all="ignore"):  # numbers that no search would choose prove nothing
+        with by_numpy(), np.errstate(all="ignore"):  # numbers that no search would choose prove nothing
             return _checked(model, query, proof, is_open, parts, exact), is_open
     except Refused as refused:
         return [str(refused)], is_open

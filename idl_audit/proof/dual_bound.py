@@ -34,6 +34,7 @@ from idl_audit.proof.planes import AllPlanes, PlaneSupport
 from idl_audit.values.arrays import FloatArray, IntArray
 from idl_audit.values.check import Check, unchecked
 from idl_audit.values.heap import keep_freed_memory
+from idl_audit.values.products import product
 from idl_audit.values.rounding import LOST, TINY, down, gamma
 
 keep_freed_memory()
@@ -200,7 +201,7 @@ class _Tally:
         if isinstance(linear_map, Dense):  # the rows of dead states, most of a network's, need not be multiplied
             used = np.flatnonzero(rows.any(axis=0))
             if 2 * used.size < n:
-                return (rows[:, used] @ linear_map.matrix[used]).reshape(m, n_rows, -1)
+                return product(rows[:, used], linear_map.matrix[used]).reshape(m, n_rows, -1)
         return linear_map.adjoint(rows).reshape(m, n_rows, -1)
 
 

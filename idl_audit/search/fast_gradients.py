@@ -16,7 +16,9 @@ import numpy as np
 from idl_audit.implicit.activations.kinked import Kinked
 from idl_audit.implicit.gradients import gradient
 from idl_audit.implicit.model import Affine, ImplicitModel, StateBlock
-from idl_audit.search.torch_maps import Function, applied, load_torch, tensor, through_numpy
+from idl_audit.search import device
+from idl_audit.search.device import tensor
+from idl_audit.search.torch_maps import Function, applied, load_torch, through_numpy
 from idl_audit.values.arrays import Float32Array, FloatArray
 from idl_audit.values.check import Check, unchecked
 
@@ -53,9 +55,13 @@ class Searched(Protocol):
         """Return y and g = d(w . y)/du, w = weights(y) held fixed: (m, p) -> (m, q), (m, p)."""
 
 
-@lru_cache(maxsize=4)
 def searched(model: ImplicitModel) -> Searched:
     """Return the model in the form that searches are fastest in."""
+    return _searched(model, device.current())
+
+
+@lru_cache(maxsize=4)
+def _searched(model: ImplicitModel, place: object) -> Searched:
     return FastNetwork(model) if model.is_feed_forward else SlowNetwork(model)
 
 
@@ -139,7 +145,8 @@ class FastNetwork:
         import torch
 
         with torch.no_grad():
-            return np.concatenate([_numpy(self._forward(tensor(part), check)) for part in _parts(points, self.batch)])
+            parts = (tensor(part) for part in _parts(points, self.batch))
+            return np.concatenate([device.doubles(self._forward(part, check)) for part in parts])
 
     def slopes(
         self, points: FloatArray, weights: Weights, *, check: Check = unchecked
@@ -151,14 +158,14 @@ class FastNetwork:
             pairs = zip(parts, _parts(weights(y), self.batch), strict=True)
             return y, np.concatenate([self._pulled(part, own, check) for part, own in pairs])
         tapes = [(u, self._forward(u, check)) for u in (tensor(part).requires_grad_() for part in parts)]
-        y = np.concatenate([_numpy(out) for _, out in tapes])
+        y = np.concatenate([device.doubles(out) for _, out in tapes])
         slopes = []
         for (u, out), seeds in zip(tapes, _parts(weights(y), self.batch), strict=True):
             check()
             if out.requires_grad:
                 # of one number: torch would load a computer algebra system to compare shapes, a third of a second
                 (out * tensor(seeds)).sum().backward()  # type: ignore[no-untyped-call]
-            slopes.append(np.zeros(u.shape) if u.grad is None else _numpy(u.grad))
+            slopes.append(np.zeros(u.shape) if u.grad is None else device.doubles(u.grad))
         found = np.concatenate(slopes)
         finite = np.isfinite(found)  # all of them nearly always, which is told sooner than they are replaced
         return y, found if finite.all() else np.where(finite, found, 0.0)
@@ -199,10 +206,6 @@ def batch_size(model: ImplicitModel) -> int:
 
 def _parts(points: Points, size: int) -> list[Points]:
     return [points[at : at + size] for at in range(0, len(points), size)] or [points]
-
-
-def _numpy(tensor: torch.Tensor) -> FloatArray:
-    return np.asarray(tensor.detach().numpy(), np.float64)
 
 
 def _activation(block: StateBlock) -> Function:

@@ -11,6 +11,8 @@ import scipy.sparse as sp
 
 from idl_audit.implicit.convolution import Convolution
 from idl_audit.implicit.linear_maps import Dense, LinearMap, Reindexed, Selection, Sparse
+from idl_audit.search import device
+from idl_audit.search.device import indices, tensor
 from idl_audit.values.arrays import AnyArray
 from idl_audit.values.budget import loading
 from idl_audit.values.errors import MissingTorchError
@@ -37,21 +39,6 @@ def load_torch() -> None:
             import torch  # noqa: F401
         except ModuleNotFoundError as error:
             raise MissingTorchError from error
-
-
-def tensor(array: AnyArray) -> torch.Tensor:
-    """Return an array in float32."""
-    import torch
-
-    with np.errstate(over="ignore"):  # a search with an endless weight finds nothing
-        return torch.from_numpy(np.ascontiguousarray(array, np.float32))
-
-
-def indices(array: AnyArray) -> torch.Tensor:
-    """Return an array of whole numbers."""
-    import torch
-
-    return torch.from_numpy(np.ascontiguousarray(array, np.int64))
 
 
 def applied(linear_map: LinearMap) -> Function:
@@ -108,6 +95,9 @@ def sparse_product(matrix: sp.csr_array) -> Function:
     """Return x -> W x on rows for a sparse W, with a gradient that multiplies by W^T."""
     import torch
 
+    if not device.has_sparse_products():
+        transposed = sp.csr_array(matrix.T)
+        return through_numpy(lambda x: (matrix @ x.T).T, lambda x, v: (transposed @ v.T).T)
     forward_map, backward_map = _sparse_tensor(matrix), _sparse_tensor(sp.csr_array(matrix.T))
 
     class Product(torch.autograd.Function):
@@ -133,21 +123,19 @@ def _sparse_tensor(matrix: sp.csr_array) -> torch.Tensor:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # "in beta state"
-        return torch.sparse_csr_tensor(
-            indices(matrix.indptr), indices(matrix.indices), tensor(matrix.data), size=matrix.shape
-        )
+        ends, places = (torch.from_numpy(own.astype(np.int64)) for own in (matrix.indptr, matrix.indices))
+        numbers = torch.from_numpy(matrix.data.astype(np.float32))
+        return device.moved(torch.sparse_csr_tensor(ends, places, numbers, size=matrix.shape))
 
 
 def _selection(selection: Selection) -> Function:
-    import torch
-
     if selection.is_identity:
         return lambda x: x
     weights = None if selection.weights is None and (selection.index >= 0).all() else tensor(selection.row_weights)
     if selection.is_diagonal and weights is not None:
         return lambda x: x * weights
     if not selection.size_in:
-        return lambda x: torch.zeros(len(x), selection.n_out)
+        return lambda x: device.zeros(len(x), selection.n_out)
     index = indices(np.maximum(selection.index, 0))
     return lambda x: x[:, index] if weights is None else x[:, index] * weights
 
@@ -187,11 +175,11 @@ def through_numpy(
         @staticmethod
         def forward(ctx: torch.autograd.function.FunctionCtx, x: torch.Tensor) -> torch.Tensor:
             ctx.save_for_backward(x)
-            return tensor(forward(x.detach().numpy()))
+            return tensor(forward(device.array(x)))
 
         @staticmethod
         def backward(ctx: torch.autograd.function.FunctionCtx, v: torch.Tensor) -> torch.Tensor:
             (x,) = ctx.saved_tensors  # type: ignore[attr-defined]
-            return tensor(pull_back(x.numpy(), v.numpy()))
+            return tensor(pull_back(device.array(x), device.array(v)))
 
     return Through.apply

@@ -13,6 +13,7 @@
         SolverError                an outside solver failed
         BudgetError                the time that a step was given is over
         ClusterError               the machines that did the work were lost
+        DeviceError                an accelerator computes with fewer digits than it should
 
 Every message is a sentence that names the thing, where it is, and what would work. The library raises; the command
 line prints.
@@ -117,3 +118,7 @@ class BudgetError(IncompleteError):
 
 class ClusterError(IncompleteError):
     """The scheduler was lost, or its workers cannot do the work; what is decided is kept."""
+
+
+class DeviceError(IncompleteError):
+    """An accelerator gave numbers that rounding does not explain: nothing that it computes is to be used."""

@@ -164,6 +164,7 @@ HARMLESS: Mapping[str, str] = {
     "--jobs": "the same samples are decided by the same code, several at a time",
     "--resume": "a journal is only taken over where all that is asked is the same, as is tested here",
     "--max-memory": "more or less is refused; what is done is the same",
+    "--device": "searches propose, wherever they compute; environment.device says where",
     "--threads": "sums may be added up in another order, which what is proved allows for",
     "--draws": "how hard an attack tries: a point that it finds is one whatever found it",
     "--matrix": "how hard an attack tries; IDL218 names the file and its hash",

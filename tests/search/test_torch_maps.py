@@ -7,7 +7,8 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from idl_audit.search.torch_maps import Function, applied, pulled, sparse_product, tensor
+from idl_audit.search.device import tensor
+from idl_audit.search.torch_maps import Function, applied, pulled, sparse_product
 from tests.shared.map_examples import KINDS, matrix
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}

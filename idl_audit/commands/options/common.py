@@ -207,6 +207,21 @@ def threshold() -> Any:
     )
 
 
+DEVICES: Final = ("auto", "cpu", "cuda", "mps")
+
+
+def device() -> Any:
+    return option(
+        "auto",
+        one_of(*DEVICES),
+        "Where searches compute, and large products of proofs: cpu, or an accelerator that torch knows, cuda or mps. "
+        "auto is cpu.",
+        metavar="NAME",
+        panel=LIMITS,
+        rank=8,
+    )
+
+
 def file(help: str, *flags: str, **more: Any) -> Any:
     return option(None, PATH, help, *flags, panel=OUTPUT, **more)
 
@@ -309,10 +324,12 @@ def scheduler() -> Any:
     )
 
 
-def check_hands(jobs: int, scheduler: Scheduler | None) -> None:
-    """Refuse processes of this machine beside those of a scheduler. Raises OptionError."""
+def check_hands(jobs: int, scheduler: Scheduler | None, device: str = "auto") -> None:
+    """Refuse processes, or a device, of this machine beside those of a scheduler. Raises OptionError."""
     if scheduler is not None and jobs > 1:
         raise OptionError("--jobs is about processes of this machine alone; leave it out beside --scheduler")
+    if scheduler is not None and device not in ("auto", "cpu"):
+        raise OptionError("--device is about this machine alone, and workers search on their CPUs; leave it out")
 
 
 def resume(help: str) -> Any:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from idl_audit.commands.options import common as c
-from idl_audit.commands.options.reading import DataOptions, ModelOptions
+from idl_audit.commands.options.reading import DataOptions, SearchedModel
 from idl_audit.commands.options.robustness import CertifyVerdicts
 from idl_audit.data.numbers import Eps
 from idl_audit.values.errors import OptionError
@@ -30,7 +30,7 @@ class CompareOptions(Declared):
         "Write what proves agreement, and the bounds of differences, into this folder, for `verify`.", metavar="DIR"
     )
     force: bool = c.force()
-    model: ModelOptions = group(ModelOptions)
+    model: SearchedModel = group(SearchedModel)
     jobs: int = c.jobs("Samples compared at the same time, in processes.")
     journal: Path | None = c.file(
         "File that takes the samples as they are compared.", typed=False, in_file=False, in_environment=False

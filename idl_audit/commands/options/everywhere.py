@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from idl_audit.commands.options import common as c
 from idl_audit.commands.options.demands import DemandOptions
-from idl_audit.commands.options.reading import ModelOptions
+from idl_audit.commands.options.reading import SearchedModel
 from idl_audit.commands.options.scores import Direction, class_of_score, monotone
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.data.statements import Never, parse_never
@@ -79,7 +79,7 @@ class EverywhereOptions(Declared):
     """Seconds for each statement."""
     max_nodes: int | None = c.max_nodes()
     seed: int = c.seed()
-    model: ModelOptions = group(ModelOptions)
+    model: SearchedModel = group(SearchedModel)
     force: bool = c.force()
 
     def __post_init__(self) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from idl_audit.commands.options import common as c
-from idl_audit.commands.options.reading import IDLE, DataOptions, ModelOptions
+from idl_audit.commands.options.reading import IDLE, DataOptions, SearchedModel
 from idl_audit.data.numbers import Eps
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.values.columns import GroupColumn
@@ -37,13 +37,14 @@ class BenchOptions(Declared):
     """For a property, at most."""
     jobs: int = c.jobs("Properties decided at the same time.")
     scheduler: c.Scheduler | None = c.scheduler()
+    device: str = c.device()
     seed: int = c.seed()
     earlier: Report | None = None
     """A report whose rows are kept and not decided again."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        c.check_hands(self.jobs, self.scheduler)
+        c.check_hands(self.jobs, self.scheduler, self.device)
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ class Run(Declared):
     steps: tuple[str, ...] = option(
         "sensitivity,certify", Reader(_steps), f"What to do, a list of: {', '.join(c.STEPS)}.", metavar="LIST", own=True
     )
-    reading: ModelOptions = group(ModelOptions)
+    reading: SearchedModel = group(SearchedModel)
     preprocessing: Preprocessing = group(Preprocessing)
     group_by: tuple[GroupColumn, ...] = c.group_by()
     printing: c.Printing = group(c.Printing, without=("output",))

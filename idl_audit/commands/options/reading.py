@@ -134,6 +134,13 @@ class ModelOptions(Declared):
     """Where classes are asked for; None: the usual one."""
 
 
+@dataclass(frozen=True)
+class SearchedModel(ModelOptions):
+    """How to read a model file whose network is searched, and where that is done."""
+
+    device: str = c.device()
+
+
 ANY_OUTPUTS: Final = ("threshold",)
 """Not asked by commands to which classes are nothing."""
 

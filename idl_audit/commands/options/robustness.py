@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from idl_audit.commands.options import common as c
 from idl_audit.commands.options.demands import DemandOptions
 from idl_audit.commands.options.everywhere import PLOT, EverywhereOptions, is_asked
-from idl_audit.commands.options.reading import ANY_OUTPUTS, DataOptions, ModelOptions
+from idl_audit.commands.options.reading import ANY_OUTPUTS, DataOptions, SearchedModel
 from idl_audit.commands.options.scores import Direction, class_of_score, monotone
 from idl_audit.data.numbers import Eps, parse_number
 from idl_audit.data.preprocessing import Preprocessing
@@ -224,7 +224,7 @@ class RobustnessOptions(Declared):
         metavar="S.npz",
     )
     force: bool = c.force()
-    model: ModelOptions = group(ModelOptions)
+    model: SearchedModel = group(SearchedModel)
     shard: Shard | None = option(
         None,
         Reader(_shard, was_read=lambda value: isinstance(value, Shard)),
@@ -249,7 +249,7 @@ class RobustnessOptions(Declared):
         if len(set(names)) < len(names):
             raise OptionError(f"--group-by names {max(names, key=names.count)} twice; name each column once")
         object.__setattr__(self, "eps", chosen_eps(self.eps, perturbed=self.is_perturbed))
-        c.check_hands(self.jobs, self.scheduler)
+        c.check_hands(self.jobs, self.scheduler, self.model.device)
         if self.scheduler is not None and (self.model.torch.arch or self.model.torch.allow_code_execution):
             raise OptionError(
                 "--arch and --allow-code-execution run code of yours, which the workers of a scheduler do not have; "
@@ -424,7 +424,7 @@ class PropertyOptions(Declared):
     max_nodes: int | None = c.max_nodes()
     """Boxes, leaves of trees and starts of attacks, in all."""
     seed: int = c.seed()
-    model: ModelOptions = group(ModelOptions, without=ANY_OUTPUTS)
+    model: SearchedModel = group(SearchedModel, without=ANY_OUTPUTS)
     certificates: Path | None = c.file("Folder for the certificate of a property that is unsat.", metavar="DIR")
     force: bool = c.force()
 
@@ -453,7 +453,7 @@ class MonotoneOptions(Declared):
     seed: int = c.seed()
     certificates: Path | None = c.file("Folder for what proves each certified sample.", metavar="DIR")
     force: bool = c.force()
-    model: ModelOptions = group(ModelOptions, without=ANY_OUTPUTS)
+    model: SearchedModel = group(SearchedModel, without=ANY_OUTPUTS)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -521,7 +521,7 @@ class ObjectiveOptions(Declared):
     seed: int = c.seed()
     save: Path | None = c.adversarial()
     force: bool = c.force()
-    model: ModelOptions = group(ModelOptions, without=ANY_OUTPUTS)
+    model: SearchedModel = group(SearchedModel, without=ANY_OUTPUTS)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from idl_audit.commands.options import common as c
 from idl_audit.commands.options.common import TRAINING
-from idl_audit.commands.options.reading import DataOptions, ModelOptions
+from idl_audit.commands.options.reading import DataOptions, SearchedModel
 from idl_audit.data.numbers import Eps, parse_number
 from idl_audit.values.errors import OptionError
 from idl_audit.values.files import check_new_file
@@ -117,7 +117,7 @@ class HardenOptions(Declared):
     seed: int = c.seed()
     resume: bool = c.resume("Go on from what an interrupted run with the same options has reached (OUT.run).")
     force: bool = c.force()
-    model: ModelOptions = group(ModelOptions, without=("input_name", "fix", "threshold"))
+    model: SearchedModel = group(SearchedModel, without=("input_name", "fix", "threshold", "device"))
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -45,7 +45,7 @@ from idl_audit.values.arrays import AnyArray, BoolArray, FloatArray
 from idl_audit.values.box import Box, SparseBall
 from idl_audit.values.budget import Budget
 from idl_audit.values.demand import MOST_ENTRIES, AmongFirst, Demand
-from idl_audit.values.errors import IdlAuditError, InvalidInputError, ModelFileError
+from idl_audit.values.errors import DeviceError, IdlAuditError, InvalidInputError, ModelFileError
 from idl_audit.values.input_sets import InputSet
 from idl_audit.values.margins import margin_functionals, predictions, rivals
 from idl_audit.values.network import Network
@@ -318,7 +318,7 @@ class Decider:
             samples = [Sample(task.centre, task.label, sets[task.position][number]) for task in open_]
             try:
                 found = decide_together(model, network, samples, self._chosen, arithmetic=self._arithmetic())
-            except InvalidInputError:
+            except (InvalidInputError, DeviceError):
                 raise
             except Exception:
                 return
@@ -814,12 +814,10 @@ def _guarded(decider: Decider, task: SampleTask, score: _Score) -> Decided | Los
     """Decide a sample; what nobody expects is an answer, too, so that the samples decided so far are not lost."""
     try:
         return decider.decide(task, lambda message: score.hear(task, message))
-    except InvalidInputError:
+    except (InvalidInputError, DeviceError):
         raise
-    except MemoryError:
-        return Lost("it ran out of memory", memory=True)
     except Exception as error:
-        return Lost(f"internal error: {type(error).__name__}: {error}; please report it")
+        return Lost.by(error)
 
 
 def _or_unknown(answer: Decided | Lost, task: SampleTask, setting: Setting, subject: Subject, score: _Score) -> Decided:

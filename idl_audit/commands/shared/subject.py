@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 
-from idl_audit.commands.options.reading import ModelOptions, NamedFile
+from idl_audit.commands.options.reading import ModelOptions, NamedFile, SearchedModel
 from idl_audit.commands.shared.agreement import Compared, check, input_type, tolerance
 from idl_audit.commands.shared.class_output import as_scores
 from idl_audit.commands.shared.no_form import NoForm, Pulled, in_units, measured, slopes_by_torch, without_form
@@ -53,6 +53,7 @@ from idl_audit.report.schema import (
     Rescaling,
     WellPosed,
 )
+from idl_audit.search import device
 from idl_audit.values import threads
 from idl_audit.values.arrays import AnyArray, Float32Array, FloatArray
 from idl_audit.values.errors import DataError, MemoryLimitError, ModelFileError, OptionError, UnsupportedModelError
@@ -260,6 +261,7 @@ def open_subject(
     start = time.monotonic()
     options = options or ModelOptions()
     threads.use(options.threads)
+    device.use(options.device if isinstance(options, SearchedModel) else "cpu")
     kind = sniff(path)
     if kind == "npz":
         refuse_input_options(path, options)

@@ -40,6 +40,15 @@ class Lost:
     memory: bool = False
     """Whether there was too little memory."""
 
+    @classmethod
+    def by(cls, error: Exception) -> Lost:
+        """Return what became of a task by an error that its work raised."""
+        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, of an accelerator
+            return cls("it ran out of memory", memory=True)
+        if isinstance(error, IdlAuditError):
+            return cls(str(error))
+        return cls(f"internal error: {type(error).__name__}: {error}; please report it")
+
 
 @dataclass(frozen=True)
 class Done(Generic[Task, Answer]):
@@ -243,12 +252,8 @@ def _serve(pipe: Connection[Any, Any], packed: bytes, folder: Path | None) -> No
             return
         try:
             answer = work(task)
-        except MemoryError:
-            answer = Lost("it ran out of memory", memory=True)
-        except IdlAuditError as error:
-            answer = Lost(str(error))
         except Exception as error:
-            answer = Lost(f"internal error: {type(error).__name__}: {error}; please report it")
+            answer = Lost.by(error)
         try:
             pipe.send_bytes(_ANSWER + pickle.dumps(answer))
         except BrokenPipeError:

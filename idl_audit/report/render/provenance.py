@@ -121,6 +121,7 @@ def provenance_section(report: Report) -> Iterator[Section]:
     run.add("python", f"{environment.python} on {environment.platform}")
     run.add("libraries", ", ".join(f"{name} {version}" for name, version in environment.versions.items()))
     run.add("threads", environment.threads)
+    run.add("searched on", environment.device)
     run.add("seed", environment.seed)
     if report.conversion is not None and report.conversion.peak_mb is not None:
         run.add("peak memory", f"{report.conversion.peak_mb:,.0f} MB")

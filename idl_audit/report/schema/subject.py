@@ -24,6 +24,9 @@ class Environment(Part):
     platform: Text = Field(description="Operating system and processor.")
     versions: dict[Text, Text] = Field(default_factory=dict, description="Versions of the libraries that did the work.")
     threads: int | None = Field(default=None, ge=1, description="Threads that numerical libraries could use.")
+    device: Text | None = Field(
+        default=None, description="Where searches computed, and large products of proofs: cpu, or an accelerator."
+    )
     seed: int | None = Field(default=None, description="Seed of every random choice.")
 
 

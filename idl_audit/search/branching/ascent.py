@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
-from idl_audit.search.adam import Adam
+from idl_audit.search import device
 from idl_audit.search.branching.network import Lines, SearchNet, SearchRow
 from idl_audit.search.branching.search_planes import rounded
 from idl_audit.values.check import Check, unchecked
@@ -123,7 +123,7 @@ def ascend(
         assert start.weights is not None
         mixed[0] = start.weights.clone().requires_grad_(steps > 1)
     at_first = {k: value.detach().clone() for k, value in _slopes(lines, chosen).items()}
-    best = Found(torch.full((n_rows,), -float("inf")), at_first)
+    best = Found(device.full((n_rows,), -float("inf")), at_first)
     best.planes = {k: v.detach().clone() for k, v in shares.items()}
     best.multipliers = {k: torch.zeros_like(b) for k, b in betas.items()}
     best.weights = mixed[0].detach().clone() if mixed else None
@@ -150,7 +150,7 @@ def ascend(
     others = {k: v for k, v in chosen.items() if k not in curved}
     groups = (others, RATE), (curved, CURVED_RATE), (betas, RATE / 2), (shares, RATE), (mixed, MIXING_RATE)
     values = [value for own, _ in groups for value in own.values()]
-    adam = Adam([([value.detach().numpy() for value in own.values()], rate) for own, rate in groups])
+    adam = device.adam([([*own.values()], rate) for own, rate in groups])
     decay = DECAY ** min(1.0, USUAL_STEPS / steps)
     for step in range(steps):
         check()
@@ -181,9 +181,9 @@ def ascend(
             best.point = corner if best.point is None else best.point + (corner - best.point) / passes
         if last or not bound.requires_grad or bool((best.bound > enough).all()):
             break
-        pull = -torch.minimum(bound, torch.as_tensor(enough + 1e-3)).sum()
+        pull = -torch.clamp(bound, max=enough + 1e-3).sum()
         gradients = torch.autograd.grad(pull, values, allow_unused=True)
-        adam.step([None if gradient is None else gradient.numpy() for gradient in gradients], decay**step)
+        adam.step([None if own is None else device.gradient(own) for own in gradients], decay**step)
         with torch.no_grad():
             for k, value in chosen.items():
                 if k in net.convex:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from idl_audit.search.torch_maps import tensor
+from idl_audit.search.device import tensor, zeros
 from idl_audit.values.input_sets import STEPS, Norm, NormBall
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class SearchBall:
             at_end = m.abs() > lam[:, None] * far
             left = self.eps**2 - (ends * at_end).sum(-1)
             inside = (squares * ~at_end).sum(-1)
-            lam = torch.where(left > 0, torch.minimum((inside / left.clamp(min=LEAST)).sqrt(), lam), torch.zeros(()))
+            lam = torch.where(left > 0, torch.minimum((inside / left.clamp(min=LEAST)).sqrt(), lam), zeros())
         step = m / lam.clamp(min=LEAST)[:, None]
         return torch.minimum(torch.maximum(step, -self.below), self.above)
 

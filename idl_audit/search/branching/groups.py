@@ -17,7 +17,7 @@ from idl_audit.implicit.activations.normalised import Normalised
 from idl_audit.implicit.activations.product import Product, usual_shares
 from idl_audit.implicit.activations.softmax import Softmax
 from idl_audit.implicit.model import StateBlock
-from idl_audit.search.torch_maps import tensor
+from idl_audit.search.device import tensor
 from idl_audit.values.arrays import FloatArray
 
 if TYPE_CHECKING:

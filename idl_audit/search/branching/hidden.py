@@ -22,6 +22,7 @@ from idl_audit.proof.chain import StateTrees, proved_by_trees, retightened
 from idl_audit.proof.cover import Phases
 from idl_audit.proof.planes import Planes
 from idl_audit.proof.zonotopes import zonotopes_over
+from idl_audit.search import device
 from idl_audit.search.branching.ascent import Found
 from idl_audit.search.branching.network import SearchNet
 from idl_audit.search.branching.phased import PhasedSearch
@@ -139,12 +140,10 @@ class _Grower:
 
     def grow(self, search: PhasedSearch, k: int, states: IntArray, most: int) -> tuple[StateTrees, FloatArray]:
         """Return leaves for both sides of some states of block k, found in float32, and the worst leaf of each."""
-        import torch
-
         n = states.size
-        targets = torch.zeros((2 * n, search.net.model.blocks[k].size))
-        targets[torch.arange(n), torch.from_numpy(states)] = 1.0
-        targets[torch.arange(n) + n, torch.from_numpy(states)] = -1.0
+        signs = np.zeros((2 * n, search.net.model.blocks[k].size), np.float32)
+        signs[np.arange(n), states], signs[np.arange(n) + n, states] = 1.0, -1.0
+        targets = device.as_it_is(signs)
         steps = FIRST_STEPS if most > 1 else ONLY_STEPS
         roots = np.zeros((2 * n, search.n_phases), np.int8)
         batch = self._searched(search, targets, np.arange(2 * n), roots, None, steps)
@@ -251,10 +250,10 @@ class _Batch:
             part = cls(
                 owner[rows],
                 phases[rows],
-                found.bound.numpy(),
+                device.array(found.bound),
                 split,
-                {j: v.numpy() for j, v in found.slopes.items()},
-                {j: np.broadcast_to(v.numpy(), (len(split), v.shape[-1])) for j, v in found.multipliers.items()},
+                device.arrays(found.slopes),
+                {j: np.broadcast_to(v, (len(split), v.shape[-1])) for j, v in device.arrays(found.multipliers).items()},
                 {j: in_parts(v) for j, v in found.planes.items()},
             )
             whole = part if whole is None else whole.joined(part)
@@ -263,12 +262,10 @@ class _Batch:
 
     def chosen(self) -> Found:
         """Return the leaves' slopes, multipliers and planes, to begin with."""
-        import torch
-
         slopes, multipliers = (
-            {j: torch.from_numpy(v) for j, v in own.items()} for own in (self.slopes, self.multipliers)
+            {j: device.as_it_is(v) for j, v in own.items()} for own in (self.slopes, self.multipliers)
         )
-        return Found(torch.zeros(0), slopes, multipliers, planes={j: of_parts(v) for j, v in self.shares.items()})
+        return Found(device.zeros(0), slopes, multipliers, planes={j: of_parts(v) for j, v in self.shares.items()})
 
     def rows(self, rows: IntArray | slice) -> _Batch:
         """Return some leaves."""

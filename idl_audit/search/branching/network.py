@@ -21,7 +21,8 @@ from idl_audit.proof.bounds import StateBounds
 from idl_audit.search.branching.balls import SearchBall
 from idl_audit.search.branching.groups import Groups, groups_of
 from idl_audit.search.branching.tangents import Tangents
-from idl_audit.search.torch_maps import Function, load_torch, pulled, tensor
+from idl_audit.search.device import current, doubles, tensor, zeros
+from idl_audit.search.torch_maps import Function, load_torch, pulled
 from idl_audit.values.budget import UNLIMITED, Budget
 from idl_audit.values.input_sets import InputSet, NormBall
 
@@ -127,14 +128,14 @@ class SearchNet:
         import torch
 
         none, never = torch.zeros_like(lo), torch.zeros_like(lo, dtype=torch.bool)
-        groups = groups_of(self.model.blocks[k], lo.double().numpy(), hi.double().numpy())
+        groups = groups_of(self.model.blocks[k], doubles(lo), doubles(hi))
         return Lines(none, none, none, none, never, groups=groups)
 
     def _fixed_lines(self, k: int, lo: torch.Tensor, hi: torch.Tensor) -> Lines:
         import torch
 
         block = self.model.blocks[k]
-        low, high = lo.double().numpy(), hi.double().numpy()
+        low, high = doubles(lo), doubles(hi)
         below, above = block.relaxation_slopes(low, high)
         one, none = np.ones_like(low), np.zeros_like(low)
         c_low = block.lower_support(one, none, below, low, high)
@@ -185,7 +186,7 @@ class SearchNet:
                 hull, shares = planes[k]
                 wanted = torch.where(own.free & (v < 0), v, torch.zeros_like(v))[:, hull.states]
                 v = v - torch.zeros_like(v).index_copy(1, hull.states, wanted)
-                tilted = torch.zeros(len(v), self.radius.numel()) if tilted is None else tilted
+                tilted = zeros(len(v), self.radius.numel()) if tilted is None else tilted
                 constants, tilted = hull(wanted, shares, tilted)
                 total = total + constants
             lam, summands = self._over_states(own, v, slopes.get(k))
@@ -248,7 +249,7 @@ def _search_rows(model: ImplicitModel, budget: Budget) -> list[SearchRow]:
     """Return every row of blocks, the output's last: made once, for all boxes of a model."""
     rows = (*model.rows, model.output)
     largest = budget.limit(4 * LARGEST_DENSE * len(rows)) // (4 * len(rows))
-    made = _made_rows(model, largest)
+    made = _made_rows(model, largest, current())
     for row in rows[len(made) :]:
         budget.check()
         made.append(_search_row(row, largest))
@@ -256,7 +257,7 @@ def _search_rows(model: ImplicitModel, budget: Budget) -> list[SearchRow]:
 
 
 @lru_cache(maxsize=2)
-def _made_rows(model: ImplicitModel, largest: int) -> list[SearchRow]:
+def _made_rows(model: ImplicitModel, largest: int, place: object) -> list[SearchRow]:
     """Return the rows that were made so far."""
     return []
 

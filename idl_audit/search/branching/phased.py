@@ -17,6 +17,7 @@ from idl_audit.proof.chain import cut_points
 from idl_audit.proof.cover import Phases
 from idl_audit.search.branching.ascent import Found, Mixture, ascend
 from idl_audit.search.branching.network import Lines, SearchNet, SearchRow, state_tensors
+from idl_audit.search.device import array, as_it_is, full, indices, tensor
 from idl_audit.values.check import Check, unchecked
 
 if TYPE_CHECKING:
@@ -34,14 +35,13 @@ class PhasedSearch:
 
     def __init__(self, net: SearchNet, row: SearchRow, newest: int, bounds: StateBounds) -> None:
         """Take the blocks from `newest` on; those that bend each state by itself have phases."""
-        import torch
 
         self.net, self._row, self._newest = net, row, newest
         self._tensors = {k: value for k, value in state_tensors(bounds).items() if k >= newest}
         self._order = [k for k in sorted(net.bent) if k in self._tensors]
         cuts = {k: cut_points(net.model.blocks[k], bounds.z[k]) for k in self._order}
-        self._cuts = {k: torch.from_numpy(cut).float() for k, cut in cuts.items()}
-        self._at_cuts = {k: torch.from_numpy(net.model.blocks[k](cut)).float() for k, cut in cuts.items()}
+        self._cuts = {k: tensor(cut) for k, cut in cuts.items()}
+        self._at_cuts = {k: tensor(net.model.blocks[k](cut)) for k, cut in cuts.items()}
         self._without: dict[int, Lines] = {}
         self._halves: dict[int, tuple[Lines, Lines]] = {}
         self._gains: dict[int, torch.Tensor] = {}
@@ -78,10 +78,9 @@ class PhasedSearch:
             start: slopes and multipliers to begin with, where there are any.
             steps, enough, mixture, check: as for `ascend`.
         """
-        import torch
 
         lines = self.lines(phases)
-        signs = {k: torch.from_numpy(own.astype(np.float32)) for k, own in self.by_block(phases).items() if own.any()}
+        signs = {k: tensor(own) for k, own in self.by_block(phases).items() if own.any()}
         found = ascend(
             self.net,
             self._row,
@@ -109,9 +108,9 @@ class PhasedSearch:
             if own is None or not own.any():
                 lines[k] = self._whole(k)
             elif k in self.net.curved:
-                lines[k] = Lines.picked(self._sides(k), torch.from_numpy(own.astype(np.int64) % 3))
+                lines[k] = Lines.picked(self._sides(k), indices(own.astype(np.int64) % 3))
             else:
-                sigma, cut = torch.from_numpy(own), self._cuts[k]
+                sigma, cut = as_it_is(own), self._cuts[k]
                 own_lo = torch.where(sigma > 0, torch.maximum(lo, cut), lo)
                 own_hi = torch.where(sigma < 0, torch.minimum(hi, cut), hi)
                 lines[k] = self.net.lines(k, own_lo, own_hi)
@@ -175,8 +174,8 @@ class PhasedSearch:
         import torch
 
         count = len(phases)
-        best = torch.full((count,), -1.0)
-        where = torch.full((count,), -1, dtype=torch.long)
+        best = full((count,), -1.0)
+        where = indices(np.full(count, -1))
         for k, (first, last) in self._edges.items():
             own = lines[k]
             if k not in found.seen:
@@ -184,7 +183,7 @@ class PhasedSearch:
             v, cut, at_cut = found.seen[k], self._cuts[k], self._at_cuts[k]
             if own.groups is not None:
                 score = own.groups.losses(v)
-                open_ = (torch.from_numpy(phases[:, first:last]) == 0) & (score > LEAST_LOSS)
+                open_ = (as_it_is(phases[:, first:last]) == 0) & (score > LEAST_LOSS)
                 best, where = _better(best, where, score, open_, first)
                 continue
             above = torch.clamp(own.up * cut + own.c_up - at_cut, min=0)
@@ -192,17 +191,17 @@ class PhasedSearch:
                 open_, below = own.free.expand_as(v), 1e-3 * above
             elif self.net.model.blocks[k].jumps:
                 above = below = self._gain(k)
-                open_ = (torch.from_numpy(phases[:, first:last]) == 0) & (above > LEAST_LOSS)
+                open_ = (as_it_is(phases[:, first:last]) == 0) & (above > LEAST_LOSS)
             else:
                 below = torch.clamp(at_cut - own.low * cut - own.c_low, min=0)
-                open_ = (torch.from_numpy(phases[:, first:last]) == 0) & (above + below > LEAST_LOSS)
+                open_ = (as_it_is(phases[:, first:last]) == 0) & (above + below > LEAST_LOSS)
             if not bool(open_.any()):
                 continue
             score = torch.clamp(-v, min=0) * above + torch.clamp(v, min=0) * below
             if k in self.planes and found.point is not None:
                 score = self._planes_cost(k, score, v, found)
             best, where = _better(best, where, score, open_, first)
-        return where.numpy()
+        return np.asarray(array(where))
 
 
 def _better(

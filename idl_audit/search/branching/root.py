@@ -14,6 +14,7 @@ from idl_audit.proof.wanted import to_tighten
 from idl_audit.proof.zonotopes import zonotopes_over
 from idl_audit.search.branching.ascent import ascend
 from idl_audit.search.branching.network import Lines, SearchNet, state_tensors
+from idl_audit.search.device import arrays, as_it_is
 from idl_audit.values.arrays import IntArray
 from idl_audit.values.budget import Budget, Pace
 
@@ -89,13 +90,11 @@ class _Ascent:
     def _one_side(
         self, k: int, some: IntArray, sign: float, bounds: StateBounds, lines: Mapping[int, Lines], z: Interval
     ) -> Interval:
-        import torch
-
         net, check = self.net, self.budget.check
-        seeds = torch.zeros((some.size, net.model.blocks[k].size))
-        seeds[torch.arange(some.size), torch.from_numpy(some)] = sign
-        found = ascend(net, net.rows[k], k + 1, seeds, lines, steps=self.steps, check=check)
-        slopes = {j: value.numpy() for j, value in found.slopes.items()}
+        seeds = np.zeros((some.size, net.model.blocks[k].size), np.float32)
+        seeds[np.arange(some.size), some] = sign
+        found = ascend(net, net.rows[k], k + 1, as_it_is(seeds), lines, steps=self.steps, check=check)
+        slopes = arrays(found.slopes)
         proved = prove_states(net.model, self.inputs, bounds, k, some, sign, slopes, check=check)
         if self.record is not None:
             self.record.append(StateStep(k, some, sign, slopes))

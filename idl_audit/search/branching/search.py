@@ -21,6 +21,7 @@ from idl_audit.search.branching.hidden import tree_bounds
 from idl_audit.search.branching.network import SearchNet, state_tensors
 from idl_audit.search.branching.root import root_bounds
 from idl_audit.search.branching.tree import MOST_LEAVES, Tree, Watch
+from idl_audit.search.device import arrays, tensor
 from idl_audit.search.judge import Found, Judge, inside_of
 from idl_audit.values.arrays import Float32Array, FloatArray
 from idl_audit.values.budget import Budget
@@ -288,16 +289,14 @@ def _row_bounds(
     net: SearchNet, inputs: Interval, bounds: StateBounds, alternatives: Sequence[Conjunction], check: Check
 ) -> list[tuple[FloatArray, Leaves]]:
     """Return for each alternative the proved lower bounds of its rows, offsets added, and the best row's only leaf."""
-    import torch
-
     rows = np.concatenate([alternative.rows for alternative in alternatives])
     offsets = np.concatenate([alternative.offsets for alternative in alternatives])
     tensors = state_tensors(bounds)
     lines = {k: net.lines(k, *tensors[k]) for k in tensors}
-    seeds, enough = (torch.from_numpy(values.astype(np.float32)) for values in (rows, 1e-4 - offsets))
+    seeds, enough = tensor(rows), tensor(1e-4 - offsets)
     found = ascend(net, net.output, 0, seeds, lines, steps=OUTPUT_STEPS, enough=enough, check=check)
     m = len(rows)
-    slopes = {k: value.numpy() for k, value in found.slopes.items()}
+    slopes = arrays(found.slopes)
     leaves = with_phases(net.model, bounds, {}, m)
     proved = prove_leaves(net.model, inputs.repeated(m), leaves, rows, slopes, {}, check=check)
     lower = down(proved + offsets)

@@ -10,7 +10,7 @@ import numpy as np
 
 from idl_audit.proof.bounds import SetInputs
 from idl_audit.proof.planes import PARTS, Planes, Reads, can_have_planes, slopes_of
-from idl_audit.search.torch_maps import indices, tensor
+from idl_audit.search.device import array, as_it_is, indices, tensor
 
 if TYPE_CHECKING:
     import torch
@@ -32,15 +32,13 @@ def in_parts(shares: torch.Tensor) -> ByteArray:
     """Return shares in [0, 1] as numbers of parts."""
     import torch
 
-    parts: ByteArray = (shares * PARTS).round_().to(torch.uint8).numpy()
+    parts: ByteArray = array((shares * PARTS).round_().to(torch.uint8))
     return parts
 
 
 def of_parts(parts: ByteArray) -> torch.Tensor:
     """Return shares from numbers of parts."""
-    import torch
-
-    return torch.from_numpy(parts).float().div_(PARTS)
+    return as_it_is(parts).float().div_(PARTS)
 
 
 class SearchPlanes:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from idl_audit.implicit.model import StateBlock
-from idl_audit.search.torch_maps import tensor
+from idl_audit.search.device import array, tensor
 from idl_audit.values.arrays import FloatArray
 
 if TYPE_CHECKING:
@@ -49,6 +49,6 @@ class Tangents:
 
     def heights(self, slopes: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         """Return the heights at 0 of the lines, (N, n): below the graph where v >= 0, above it elsewhere."""
-        side = np.copysign(np.float32(1.0), v.detach().numpy())
-        z, x = self.block.touched(side, slopes.detach().numpy(), self.lo.numpy(), self.hi.numpy())
+        side = np.copysign(np.float32(1.0), array(v))
+        z, x = self.block.touched(side, array(slopes), array(self.lo), array(self.hi))
         return tensor(x) - slopes * tensor(z)

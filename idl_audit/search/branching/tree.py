@@ -23,6 +23,7 @@ from idl_audit.proof.intervals import affine_interval
 from idl_audit.proof.leaves import prove_leaves
 from idl_audit.proof.planes import Planes
 from idl_audit.proof.sums import Sum, per_weight
+from idl_audit.search import device
 from idl_audit.search.branching.ascent import Found, Mixture
 from idl_audit.search.branching.network import SearchNet
 from idl_audit.search.branching.phased import PhasedSearch
@@ -183,7 +184,7 @@ class Tree:
         first = not self._searcher.planes
         children, corners = self._bound(root.phases[None], [root], ROOT_STEPS if first else PLANE_STEPS)
         if children and first:
-            v = {k: value[0].double().numpy() for k, value in self._wanted.items()}
+            v = {k: device.doubles(value[0]) for k, value in self._wanted.items()}
             self._searcher.planes = planes_for(self._net.model, self._inputs, self._bounds.z, v)
         self._is_whole = bool(children) and first and bool(self._searcher.planes)
         self._frontier.nodes_a_leaf = 1 if self._is_whole else 2
@@ -194,7 +195,7 @@ class Tree:
         self._budget.spend(len(phases))
         found, scores = self._search(phases, parents, steps)
         self._wanted = found.seen
-        bound = found.bound.double().numpy() + (self._offset if self._mixture is None else 0.0)
+        bound = device.doubles(found.bound) + (self._offset if self._mixture is None else 0.0)
         bound = np.fmax(bound, [parent.bound for parent in parents])
         hopeful = np.flatnonzero(bound > 0)
         proved = np.full(len(phases), -np.inf)
@@ -203,15 +204,17 @@ class Tree:
         self._close(phases, found, proved)
         still = np.flatnonzero(~(proved > 0))
         shares = {k: in_parts(value) for k, value in found.planes.items()}
+        slopes, multipliers = device.arrays(found.slopes), device.arrays(found.multipliers)
+        weights = None if found.weights is None else device.array(found.weights)
         leaves = [
             Leaf(
                 min(float(bound[i]), 0.0) if np.isfinite(bound[i]) else -1e30,
                 phases[i],
                 int(scores[i]),
-                {k: value[i].numpy().copy() for k, value in found.slopes.items()},
-                {k: value[i].numpy().copy() for k, value in found.multipliers.items()},
+                {k: value[i].copy() for k, value in slopes.items()},
+                {k: value[i].copy() for k, value in multipliers.items()},
                 {k: value[i].copy() for k, value in shares.items()},
-                None if found.weights is None else found.weights[i].numpy().copy(),
+                None if weights is None else weights[i].copy(),
             )
             for i in still
         ]
@@ -237,16 +240,14 @@ class Tree:
 
     def _search(self, phases: Phases, parents: Sequence[Leaf], steps: int) -> tuple[Found, npt.NDArray[np.int64]]:
         """Return the best bounds that ascent finds for the leaves, and the state that each should split next."""
-        import torch
-
-        start = Found(torch.zeros(0), _stacked([leaf.slopes for leaf in parents]))
+        start = Found(device.zeros(0), _stacked([leaf.slopes for leaf in parents]))
         start.multipliers = _stacked([leaf.multipliers for leaf in parents])
         start.planes = {k: of_parts(np.stack([leaf.planes[k] for leaf in parents])) for k in parents[0].planes}
         if self._mixture is not None:
-            start.weights = torch.from_numpy(np.stack([leaf.weights for leaf in parents if leaf.weights is not None]))
+            start.weights = device.tensor(np.stack([leaf.weights for leaf in parents if leaf.weights is not None]))
             seeds, enough = self._mixture.of(start.weights), 1e-4
         else:
-            seeds = torch.from_numpy(np.tile(self._seed.astype(np.float32), (len(phases), 1)))
+            seeds = device.tensor(np.tile(self._seed, (len(phases), 1)))
             enough = 1e-4 - self._offset
         mixture = self._mixture
         return self._searcher(seeds, phases, start, steps=steps, enough=enough, mixture=mixture, check=self._check)
@@ -255,38 +256,32 @@ class Tree:
         """Return proved lower bounds of the functional in some leaves."""
         m = len(phases)
         leaves = with_phases(self._net.model, self._bounds, self._searcher.by_block(phases), m)
-        slopes, splits = (
-            rows_of({k: value.numpy() for k, value in values.items()}, rows)
-            for values in (found.slopes, found.multipliers)
-        )
+        slopes, splits = (rows_of(device.arrays(values), rows) for values in (found.slopes, found.multipliers))
         seeds, shifts = self._sums(found, rows)
         box, planes = self._inputs.repeated(m), self._planes(found, rows)
         bound = prove_leaves(self._net.model, box, leaves, seeds, slopes, splits, planes=planes, check=self._check)
         lower = down(bound + shifts)
-        return lower if found.weights is None else per_weight(lower, found.weights[rows.tolist()].double().numpy())
+        return lower if found.weights is None else per_weight(lower, device.doubles(found.weights)[rows])
 
     def _sums(self, found: Found, rows: npt.NDArray[np.int64]) -> tuple[FloatArray, FloatArray]:
         """Return the functional of each of some leaves, (m, q), and what is to be added to its bound, (m,)."""
         if found.weights is None:
             return np.tile(self._seed, (rows.size, 1)), np.full(rows.size, self._offset)
-        sums = [Sum.of(self._rows, own) for own in found.weights[rows.tolist()].double().numpy()]
+        sums = [Sum.of(self._rows, own) for own in device.doubles(found.weights)[rows]]
         return np.stack([one.seed for one in sums]), np.array([one.shift(self._largest) for one in sums])
 
     def _planes(self, found: Found, rows: npt.NDArray[np.int64]) -> dict[int, Planes]:
         return {k: self._searcher.planes[k].chosen(shares, rows) for k, shares in found.planes.items()}
 
     def _corners(self, found: Found, rows: npt.NDArray[np.int64]) -> FloatArray:
-        import torch
-
-        w = found.seen[-1][rows.tolist()] if -1 in found.seen else torch.zeros(len(rows), self._net.centre.numel())
-        return np.asarray(self._net.lowest(w).double().numpy())
+        w = found.seen[-1][rows.tolist()] if -1 in found.seen else device.zeros(len(rows), self._net.centre.numel())
+        return device.doubles(self._net.lowest(w))
 
     def _exhausted(self, leaf: Leaf) -> tuple[bool, FloatArray | None]:
         """Return whether a leaf that has no state left to split is closed, and else a point: a linear program is exact.
 
         Its multipliers are proved as any others are. Raises BudgetError where the time is over.
         """
-        import torch
 
         if self._net.ball is not None:  # no linear program knows the ball
             return self._raised(leaf), None
@@ -304,9 +299,9 @@ class Tree:
             self._budget.check()
             return False, None  # one leaf took its own time
         if answer.splits:
-            splits = {k: torch.from_numpy(v[None]) for k, v in answer.splits.items()}
-            weights = None if answer.weights is None else torch.from_numpy(answer.weights[None])
-            found = Found(torch.tensor([answer.lower]), {}, splits, weights=weights)
+            splits = {k: device.as_it_is(v[None]) for k, v in answer.splits.items()}
+            weights = None if answer.weights is None else device.as_it_is(answer.weights[None])
+            found = Found(device.full((1,), answer.lower), {}, splits, weights=weights)
             proved = self._prove(phases, found, np.zeros(1, np.int64))
             self._close(phases, found, proved)
             if proved[0] > 0:
@@ -332,23 +327,21 @@ class Tree:
         if self.record is None:
             return
         self.record.phases.append({k: own for k, own in self._searcher.by_block(phases[closed]).items() if own.any()})
-        self.record.slopes.append(rows_of({k: value.numpy() for k, value in found.slopes.items()}, closed))
-        self.record.multipliers.append(rows_of({k: value.numpy() for k, value in found.multipliers.items()}, closed))
+        self.record.slopes.append(rows_of(device.arrays(found.slopes), closed))
+        self.record.multipliers.append(rows_of(device.arrays(found.multipliers), closed))
         self.record.planes.append(self._planes(found, closed))
         self.record.sizes.append(int(closed.size))
         if found.weights is not None:
-            self.record.weights.append(found.weights[closed.tolist()].numpy().copy())
+            self.record.weights.append(device.array(found.weights)[closed].copy())
 
 
 def _stacked(leaves: list[dict[int, npt.NDArray[np.float32]]]) -> dict[int, torch.Tensor]:
     """Return block -> (N, n) of the blocks that all leaves know."""
-    import torch
 
     common = [k for k in leaves[0] if all(k in leaf for leaf in leaves)]
-    return {k: torch.from_numpy(np.stack([leaf[k] for leaf in leaves])) for k in common}
+    return {k: device.as_it_is(np.stack([leaf[k] for leaf in leaves])) for k in common}
 
 
 def _mixture(rows: Conjunction) -> Mixture:
-    import torch
 
-    return Mixture(*(torch.from_numpy(values.astype(np.float32)) for values in (rows.rows, rows.offsets)))
+    return Mixture(device.tensor(rows.rows), device.tensor(rows.offsets))
