@@ -219,6 +219,7 @@ def _decide_with_journal(
     setting, subject, found, options, among = given.setting, given.subject, given.found, given.options, given.among
     n, network = len(among), subject.network(options.data.preprocessing)
     tasks = SampleTasks(found.samples, lambda part: found.demanded.each(part, subject, network))
+    begun: dict[int, Decided] = {}
     with ExitStack() as stack:
         journal: Journal | None = None
         if options.journal is not None:
@@ -236,19 +237,34 @@ def _decide_with_journal(
                 message = f"{count} of {n} samples are decided again: {why}"
                 yield Diagnostic(code="IDL209", level="warning", message=message)
             for sample in samples_of(journal, tasks, [radius.value for radius in options.eps]):
-                if all(Path(certificate).is_file() for certificate in sample.certificates):
+                if not all(Path(certificate).is_file() for certificate in sample.certificates):
+                    continue
+                if len(sample.results) < len(options.eps):
+                    begun[sample.position] = sample
+                else:
                     kept.put(sample)
                     decided.setdefault(sample.position, sample)
-        if decided:
+        if decided or begun:
             message = f"{len(decided)} of {n} samples were decided by an earlier run and taken from its journal"
-            yield Diagnostic(code="IDL207", level="info", message=message)
+            some = f", {len(begun)} more at some of the radii" if begun else ""
+            yield Diagnostic(code="IDL207", level="info", message=message + some)
+        tasks = replace(tasks, begun=begun)
         known = list(decided.values())
         hands = None if given.cluster is None else hands_of(given.cluster, setting, subject)
         work = decide_all(
-            setting, subject, tasks, jobs=options.jobs, earlier=known, watch=watch, among=among, hands=hands
+            setting,
+            subject,
+            tasks,
+            jobs=options.jobs,
+            earlier=known,
+            begun=begun,
+            watch=watch,
+            among=among,
+            hands=hands,
         )
         with closing(work):
-            for sample in work:
+            for answer in work:
+                sample = answer.after(begun.pop(answer.position, None))
                 if journal is not None and sample.lost is None:
                     journal.append(entry_of(sample))
                 kept.put(sample)

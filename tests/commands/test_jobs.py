@@ -18,7 +18,7 @@ import pytest
 from idl_audit.commands import certify as robustness
 from idl_audit.commands.certify import audit_robustness
 from idl_audit.commands.options.reading import DataOptions
-from idl_audit.commands.options.robustness import RobustnessOptions
+from idl_audit.commands.options.robustness import RobustnessOptions, Shard
 from idl_audit.commands.robustness import keys
 from idl_audit.commands.shared import deciding, journal, workers
 from idl_audit.commands.shared.deciding import decide_all
@@ -228,6 +228,85 @@ def test_a_finished_journal_leaves_nothing_to_decide(tmp_path, monkeypatch):
     assert calls == []
 
 
+@pytest.mark.parametrize(
+    ("before", "jobs"), [("0.05", 1), ("0.05,0.02", 1), pytest.param("0.02", 2, marks=pytest.mark.slow)]
+)
+def test_a_run_goes_on_with_more_radii_and_keeps_what_is_decided(tmp_path, monkeypatch, before, jobs):
+    path, radii = tmp_path / "j", "0.01,0.02,0.05"
+    whole = audit(eps=radii)
+    audit(journal=path, eps=before)
+    kept = [json.loads(line) for line in path.read_bytes().splitlines()[1:]]
+    calls = counted(monkeypatch)
+    seen = []
+    report = audit(
+        journal=path,
+        resume=True,
+        eps=radii,
+        jobs=jobs,
+        watch=lambda progress: seen.append((progress.done, progress.total)),
+    )
+    assert verdicts_of(report) == verdicts_of(whole)
+    assert seen[0] == (len(MIXED) * len(before.split(",")), 3 * len(MIXED))
+    assert seen[-1] == (3 * len(MIXED), 3 * len(MIXED))
+    assert len(calls) <= (3 - len(before.split(","))) * len(MIXED)
+    assert any("0 of 6 samples were decided by an earlier run" in one.message for one in report.diagnostics)
+    now = [json.loads(line) for line in path.read_bytes().splitlines()[1:]]
+    last = {entry["position"]: entry for entry in now if "position" in entry}
+    for entry in kept:  # times included: nothing was decided again
+        found = {one["eps"]: one for one in last[entry["position"]]["results"]}
+        assert set(found) == {0.01, 0.02, 0.05}
+        assert all(found[one["eps"]] == one for one in entry["results"])
+    calls.clear()
+    assert verdicts_of(audit(journal=path, resume=True, eps=radii)) == verdicts_of(whole)
+    assert not calls
+    with pytest.raises(OptionError, match="another set of radii"):
+        audit(journal=path, resume=True, eps=before)
+
+
+def test_more_radii_and_more_samples_go_together(tmp_path):
+    path = tmp_path / "j"
+    whole = audit(eps="0.02,0.05")
+    audit(journal=path, eps="0.05", index=MIXED[:4])
+    report = audit(journal=path, resume=True, eps="0.02,0.05")
+    assert verdicts_of(report) == verdicts_of(whole)
+
+
+def test_a_sample_that_is_lost_keeps_what_was_known(tmp_path, monkeypatch):
+    path = tmp_path / "j"
+    before = audit(journal=path, eps="0.02")
+
+    def fails(*arguments, **named):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(deciding, "decide_sample", fails)
+    monkeypatch.setattr(deciding, "decide_together", fails)
+    report = audit(journal=path, resume=True, eps="0.02,0.05")
+    assert report.status == "incomplete"
+    for known, sample in zip(before.samples, report.samples, strict=True):
+        assert sample.results[0].verdict == known.results[0].verdict
+        assert sample.results[1].verdict in ("unknown", "falsified", "clean_wrong")
+
+
+def test_certificates_of_an_earlier_run_stay_beside_new_ones(tmp_path):
+    path, folder = tmp_path / "j", tmp_path / "c"
+    audit(journal=path, eps="0.02", certificates=folder)
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    assert before
+    report = audit(journal=path, resume=True, eps="0.02,0.03", certificates=folder)
+    now = {file.name: file.read_bytes() for file in folder.iterdir()}
+    assert before.items() < now.items()
+    assert {Path(name).name for name in report.artifacts if name.endswith(".npz")} == set(now)
+
+
+def test_a_part_takes_more_radii_and_refuses_another_number_of_samples(tmp_path):
+    path, part = tmp_path / "j", Shard(2, 2)
+    audit(journal=path, eps="0.02", shard=part)
+    report = audit(journal=path, resume=True, eps="0.02,0.05", shard=part)
+    assert verdicts_of(report) == verdicts_of(audit(eps="0.02,0.05", shard=part))
+    with pytest.raises(OptionError, match=r"same part of 6 samples, and now there are 4: other ones belong .*--limit"):
+        audit(journal=path, resume=True, eps="0.02,0.05", shard=part, index=MIXED[:4])
+
+
 def test_a_torn_line_is_decided_again(tmp_path, monkeypatch):
     path = tmp_path / "j"
     whole = audit(journal=path)
@@ -271,7 +350,7 @@ def test_with_force_a_run_starts_anew(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"eps": "0.02,0.04"}, "set of options"),
+        ({"eps": "0.02,0.04"}, "set of radii"),
         ({"index": MIXED[:-1]}, "data file"),
         ({"methods": ("interval", "sign", "linear")}, "set of options"),
         ({"verdicts": {"seed": 1}}, "set of options"),

@@ -12,7 +12,7 @@ from idl_audit.commands.options.robustness import RobustnessOptions
 from idl_audit.commands.robustness.setting import perturbation_of
 from idl_audit.commands.shared.audited import Audited
 from idl_audit.commands.shared.deciding import Setting
-from idl_audit.commands.shared.journal import COUNT, DATA, TOOL, digest
+from idl_audit.commands.shared.journal import COUNT, DATA, RADII, TOOL, digest
 from idl_audit.commands.shared.subject import Subject
 from idl_audit.data.fingerprints import numbers_sha256
 
@@ -25,7 +25,6 @@ def run_key(
     perturbation = perturbation_of(options, found.samples.p)
     own = None if perturbation is None else perturbation.directions
     asked = (
-        options.eps,
         chosen,
         options.sparse,
         options.ignore,
@@ -47,6 +46,7 @@ def run_key(
         "model": model_key(subject, reading),
         DATA: _data_key(found, setting, found.samples.n, found.seen.numbers_sha256),
         COUNT: str(found.samples.n),
+        RADII: ",".join(sorted(repr(radius.value) for radius in options.eps)),
         "set of options": digest(repr(asked).encode()),
     }
 

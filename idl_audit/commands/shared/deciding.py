@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, Protocol, TypeAlias
 
 import numpy as np
@@ -150,21 +151,25 @@ class SampleTask:
     centre: FloatArray
     demand: Demand | None = None
     """What is to hold of the outputs; None: their class is the label."""
+    known: Mapping[float, Result] = field(default_factory=dict)
+    """Radius -> what an earlier run found there, which is not looked for again."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle numbers that are float32 as such: half the bytes on their way to other processes."""
         with np.errstate(over="ignore"):
             narrow = self.centre.astype(np.float32)
         sent = narrow if np.array_equal(narrow, self.centre) else self.centre
-        return _unpacked, (self.position, self.index, self.label, sent, self.demand)
+        return _unpacked, (self.position, self.index, self.label, sent, self.demand, self.known)
 
     def errs(self, outputs: FloatArray) -> BoolArray:
         """Return which outputs, (m, q), are not as they should be."""
         return Decided.of(self).query(outputs.shape[1]).holds(outputs)
 
 
-def _unpacked(position: int, index: int, label: int, centre: AnyArray, demand: Demand | None) -> SampleTask:
-    return SampleTask(position, index, label, centre.astype(np.float64), demand)
+def _unpacked(
+    position: int, index: int, label: int, centre: AnyArray, demand: Demand | None, known: Mapping[float, Result]
+) -> SampleTask:
+    return SampleTask(position, index, label, centre.astype(np.float64), demand, known)
 
 
 NOWHERE: Final = Box.between(np.zeros(0), np.zeros(0))
@@ -191,6 +196,8 @@ class SampleTasks:
     samples: SampleStream
     demands: Callable[[Samples], Sequence[Demand | None]] = lambda part: [None] * part.n
     """What is demanded around each of some samples; None: their class."""
+    begun: Mapping[int, Decided] = field(default_factory=dict)
+    """Position -> a sample that an earlier run decided at some of the radii."""
 
     def __len__(self) -> int:
         return self.samples.n
@@ -201,7 +208,17 @@ class SampleTasks:
         each = zip(
             range(*places.indices(len(self))), part.indices, labels, part.inputs, self.demands(part), strict=True
         )
-        return [SampleTask(place, int(index), int(label), x, demand) for place, index, label, x, demand in each]
+        return [
+            SampleTask(
+                place,
+                int(index),
+                int(label),
+                x,
+                demand,
+                self.begun[place].results if place in self.begun else {},
+            )
+            for place, index, label, x, demand in each
+        ]
 
 
 @dataclass(frozen=True)
@@ -238,6 +255,19 @@ class Decided:
     def of(cls, task: SampleTask) -> Decided:
         """Return a sample of which nothing is known yet."""
         return cls(task.position, task.index, task.label, demand=task.demand)
+
+    def after(self, earlier: Decided | None) -> Decided:
+        """Return the sample with what an earlier run knew of it at other radii."""
+        if earlier is None:
+            return self
+        mine = self.results.keys() - earlier.results.keys()
+        return replace(
+            self,
+            centre=earlier.centre if self.centre is None else self.centre,
+            results={**earlier.results, **{radius: self.results[radius] for radius in mine}},
+            certificates=list(dict.fromkeys([*earlier.certificates, *self.certificates])),
+            uncertified=sorted({*earlier.uncertified, *(radius for radius in self.uncertified if radius in mine)}),
+        )
 
     def query(self, n_outputs: int, goal: int | None = None) -> Query:
         """Return the query of what is asked of outputs, whatever the set: misclassified, or as the goal."""
@@ -386,6 +416,11 @@ class Decider:
 
         sample = Decided.of(task)
         for radius, inputs in sorted(zip(setting.eps, self._sets(task), strict=True), key=lambda pair: pair[0].value):
+            if radius.value in task.known:
+                earlier = sample.results[radius.value] = task.known[radius.value]
+                sample.predicted = earlier.predicted
+                sample.centre = task.centre if earlier.verdict is Verdict.FALSIFIED else sample.centre
+                continue
             budget = setting.verdicts.budget
             result = _settled_or_known(sample, inputs, known.get(radius.value))
             result = result or self._nearest(task, radius, budget)
@@ -739,6 +774,7 @@ def decide_all(
     *,
     jobs: int,
     earlier: Iterable[Decided] = (),
+    begun: Mapping[int, Decided] = MappingProxyType({}),
     watch: Watcher = lambda progress: None,
     among: range | None = None,
     decider: Callable[[Task], Answer] | None = None,
@@ -752,6 +788,7 @@ def decide_all(
         tasks: all samples of the audit.
         jobs: how many processes; 1 works in this one.
         earlier: what was decided before, and is not decided again; iterated once.
+        begun: position -> what was decided before at some of the radii, and is known to the tasks.
         watch: told how far the work has come.
         among: the positions that are to be decided; all of them, unless given. The others take part in batches.
         decider: what decides a sample in another process; where it is None, a `Decider`, which takes batches as well.
@@ -764,6 +801,9 @@ def decide_all(
     for sample in earlier:
         known[sample.position] = True
         score.verdicts.update(result.verdict.value for result in sample.results.values())
+    for position, sample in begun.items():
+        score.verdicts.update(result.verdict.value for result in sample.results.values())
+        score.begun[position] = dict(sample.results)
     score.tell()
     size = 1 if subject.no_form is not None else samples_at_once(subject.model, setting.verdicts.methods)
     batches = _batches(tasks, known, size)

@@ -26,6 +26,7 @@ from idl_audit.data.samples import SampleStream
 from idl_audit.decide.ladder import Parts, Result
 from idl_audit.proof.files.strict_json import Entry
 from idl_audit.report.schema import Report
+from idl_audit.report.wording import plain
 from idl_audit.search.judge import Found
 from idl_audit.values.errors import OptionError
 from idl_audit.values.files import check_place
@@ -39,8 +40,10 @@ DATA: Final = "data file"
 """The word of a key for the samples."""
 COUNT: Final = "number of samples"
 """The word of a key for how many there are, as text."""
+RADII: Final = "set of radii"
+"""The word of a key for them, as text: numbers apart by commas."""
 _GROWN: Final = "goes_on"
-"""The word of a line with the key of a run that went on with more samples."""
+"""The word of a line with the key of a run that went on with more samples or radii."""
 _GROWN_LINE: Final = b'{"goes_on"'
 
 
@@ -115,7 +118,7 @@ class Journal:
             resume: whether to go on from what the file has; where there is none, everything is still to be done.
             force: whether samples that an earlier run has decided may be lost, where it is not resumed.
             of_the_first: (n) -> what the key would say of the data if the first n samples were all: a run that had
-                just these is gone on from. None where none is.
+                just these is gone on from. None where none is. One that had fewer radii is gone on from in any case.
 
         Raises:
             OptionError: where the file belongs to another run, is no journal, holds samples that would be lost, or
@@ -140,8 +143,9 @@ class Journal:
                     f"{path} holds {len(lines) - 1} samples that an earlier run has decided; go on from there with "
                     "--resume, or lose them with --force"
                 )
-            grown = bool(resume and lines) and of_the_first is not None and _is_grown(known, key, of_the_first)
-            outdated = _compare(path, known, key) if resume and lines and not grown else None
+            grown = bool(resume and lines) and _is_grown(known, key, of_the_first)
+            is_part = of_the_first is None
+            outdated = _compare(path, known, key, is_part=is_part) if resume and lines and not grown else None
             if resume and lines and outdated is None:
                 file.truncate(len(whole) + 1)
                 if not _ends_well(whole):  # its last line was damaged
@@ -214,11 +218,18 @@ def _apart(lines: list[bytes]) -> tuple[list[bytes], object]:
     return [lines[0], *samples], (_parsed(grown[-1]) or {}).get(_GROWN)
 
 
-def _is_grown(found: object, key: Mapping[str, str], of_the_first: Callable[[int], str]) -> bool:
-    """Return whether a key is that of a run with the first few of the samples of this one, and all else alike."""
+def _is_grown(found: object, key: Mapping[str, str], of_the_first: Callable[[int], str] | None) -> bool:
+    """Return whether a key is that of a run with the first few of the samples, or of the radii; all else alike."""
     known = found if isinstance(found, dict) else {}
     count, now = str(known.get(COUNT)), key.get(COUNT, "")
-    if any(known.get(word) != key[word] for word in key if word not in (DATA, COUNT)):
+    if any(known.get(word) != key[word] for word in key if word not in (DATA, COUNT, RADII)):
+        return False
+    before, radii = (set(str(one.get(RADII, "")).split(",")) for one in (known, key))
+    if not before <= radii:
+        return False
+    if count == now and known.get(DATA) == key.get(DATA):
+        return before < radii
+    if of_the_first is None:
         return False
     if not (count.isascii() and count.isdecimal() and len(count) <= len(now) and 0 < int(count) < int(now)):
         return False
@@ -241,12 +252,21 @@ def _ends_well(whole: bytes) -> bool:
     return _parsed(whole.rpartition(b"\n")[2]) is not None
 
 
-def _compare(path: Path, found: object, key: Mapping[str, str]) -> str | None:
-    """Return the version of a journal that differs by that alone; None where nothing differs. Raises OptionError."""
+def _compare(path: Path, found: object, key: Mapping[str, str], *, is_part: bool) -> str | None:
+    """Return the version of a journal that differs by that alone; None where nothing differs. Raises OptionError.
+
+    Which samples a part of an audit has follows from how many there are in all.
+    """
     known = found if isinstance(found, dict) else {}
     other = [word for word in key if known.get(word) != key[word]]
     if other == [TOOL]:
         return str(known.get(TOOL))
+    if is_part and other and {*other} <= {DATA, COUNT} and COUNT in other:
+        raise OptionError(
+            f"{path} is the journal of the same part of {plain(str(known.get(COUNT)))} samples, and now there are "
+            f"{key[COUNT]}: other ones belong to each part; give that run's --limit and --index, or give --force in "
+            "place of --resume to start anew"
+        )
     if other:
         raise OptionError(
             f"{path} is the journal of a run with another {' and another '.join(other)}; give what that run was "
@@ -317,12 +337,17 @@ def _parts_entry(parts: Parts) -> dict[str, Any]:
 def samples_of(journal: Journal, tasks: SampleTasks, eps: Sequence[float]) -> Iterator[Decided]:
     """Yield what an earlier run decided, each sample once, those that were falsified last and in order.
 
+    One that was decided at some of the radii, and at all of them by a later run, is yielded as it was decided then.
+
     Raises:
         OptionError: where it is not of these samples.
     """
     seen: set[int] = set()
     falsified: dict[int, Decided] = {}
-    for number, line in enumerate(journal.lines):
+    lines = [*enumerate(journal.lines)]
+    if len(eps) > 1:
+        lines.sort(key=lambda pair: -pair[1].count(b'"eps":'))  # those of the most radii first, else in order
+    for number, line in lines:
         try:
             sample = _decided(_parsed(line), tasks.samples, eps)
         except (LookupError, TypeError, ValueError) as error:
@@ -357,7 +382,7 @@ def _decided(line: object, samples: SampleStream, eps: Sequence[float]) -> Decid
     index, label = int(samples.indices[position]), _label(samples, position)
     told = [Entry(one, "a result", _RESULT, _MORE) for one in entry.items("results")]
     results = {one.number("eps"): _result(one, predicted, label, samples.p) for one in told}
-    if len(told) != len(eps) or set(results) != set(eps) or entry.whole("index") != index:
+    if not 0 < len(told) == len(results) or not set(results) <= set(eps) or entry.whole("index") != index:
         raise ValueError("another sample")
     names = entry.items("certificates") if "certificates" in entry else []
     if not all(isinstance(name, str) for name in names):
