@@ -26,12 +26,14 @@ class Fleet:
 
     folder: Path
     address: str = ""
+    environment: dict[str, str] = field(default_factory=dict)
+    """Of all processes."""
     scheduler: Any = None
     workers: list[Any] = field(default_factory=list)
 
     def start(self, *command: object, **environment: str) -> Any:
         """Start a process of Dask, in a group of its own, so that it can be killed with all that it has started."""
-        env = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+        env = {**os.environ, "PYTHONPATH": str(ROOT), **self.environment, **environment}
         words = [*DASK, *map(str, command)]
         with (self.folder / f"log-{len(list(self.folder.iterdir()))}").open("w") as log:
             return subprocess.Popen(words, stdout=log, stderr=log, cwd=self.folder, env=env, start_new_session=True)
@@ -54,14 +56,15 @@ def kill(process: Any) -> None:
 
 
 @contextmanager
-def fleet(folder: Path, workers: int) -> Iterator[Fleet]:
+def fleet(folder: Path, workers: int, *, protocol: str = "tcp", **environment: str) -> Iterator[Fleet]:
     """Start a scheduler and so many workers; kill them at the end."""
     folder.mkdir()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    made = Fleet(folder, f"tcp://127.0.0.1:{port}")
-    made.scheduler = made.start("scheduler", "--host", "127.0.0.1", "--port", port, "--no-dashboard")
+    made = Fleet(folder, f"{protocol}://127.0.0.1:{port}", environment)
+    options = ("--protocol", protocol, "--host", "127.0.0.1", "--port", port, "--no-dashboard")
+    made.scheduler = made.start("scheduler", *options)
     try:
         until(lambda: _answers(port))
         for _ in range(workers):

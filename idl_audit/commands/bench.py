@@ -117,7 +117,7 @@ def audit_bench(
         OptionError: where a scheduler cannot be reached, or a device cannot be used.
     """
     device.use(options.device)
-    with connected(options.scheduler) as cluster:
+    with connected(options.scheduler, patience=options.worker_timeout, tell=tell) as cluster:
         return _audit(path, options, watch, save, decide or decide_row, tell, cluster)
 
 

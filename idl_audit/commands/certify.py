@@ -71,7 +71,7 @@ def audit_robustness(
             is written.
         AgreementError: where the implicit model is not the network.
     """
-    with connected(options.scheduler) as cluster:
+    with connected(options.scheduler, patience=options.worker_timeout, tell=tell) as cluster:
         return _audit(command, path, options, watch, tell, cluster)
 
 

@@ -29,7 +29,7 @@ from idl_audit.report.schema import (
 from idl_audit.report.wording import plain
 from idl_audit.values.errors import DataError
 
-OF_A_RUN: Final = frozenset({"IDL207", "IDL208", "IDL209", "IDL219", "IDL222", "IDL223", "IDL224"})
+OF_A_RUN: Final = frozenset({"IDL207", "IDL208", "IDL209", "IDL219", "IDL222", "IDL223", "IDL224", "IDL226"})
 """Diagnostics on how a report came about, which say nothing of the whole."""
 
 

@@ -259,6 +259,12 @@ CODES: Final[Mapping[str, Code]] = MappingProxyType(
             "torch or by differences. falsified is the network's own word, as it runs; nothing is certified.",
             "The message names the parts, and what can be read in their place; docs/operators.md has the list.",
         ),
+        "IDL226": Code(
+            "all workers of a cluster are gone",
+            "The scheduler of --scheduler has no workers any more. What they had not answered is kept for the next "
+            "that come; after --worker-timeout the run ends with what is decided.",
+            "Start workers; or end the run by Ctrl-C, and go on with --resume.",
+        ),
         "IDL301": Code(
             "the model is not rescaled",
             "No powers of two bring the norm of A below --kappa; the reason is in the message.",

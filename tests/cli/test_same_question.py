@@ -161,6 +161,7 @@ HARMLESS: Mapping[str, str] = {
     "--group-by": "it adds what columns of the data say of samples; all other figures are the same",
     "--scheduler": "the same samples are decided by the same code, on other machines",
     "--best-effort": "it admits networks that are refused elsewhere; IDL225 and the reasons of verdicts say so",
+    "--worker-timeout": "how long a run waits for others to decide",
     "--jobs": "the same samples are decided by the same code, several at a time",
     "--resume": "a journal is only taken over where all that is asked is the same, as is tested here",
     "--max-memory": "more or less is refused; what is done is the same",

@@ -7,6 +7,7 @@ import queue
 import threading
 import time
 from concurrent.futures import CancelledError
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -326,6 +327,84 @@ def test_workers_that_join_later_are_given_tasks(monkeypatch):
     sent = [len(there.client.sent) for _ in zip(range(5), work, strict=False)]
     assert sent[-1] > clusters.AHEAD * 9
     assert (there.workers, there.threads) == (2, 9)
+
+
+@dataclass
+class Waiting(Client):
+    """A scheduler whose workers are gone, and come back after some looks, or never."""
+
+    looks: int = 0
+    back_after: int = 10**9
+    waiting: list[tuple[Any, Any]] = field(default_factory=list)
+
+    def submit(self, function, *args, key, pure):
+        future = super().submit(function, *args, key=key, pure=pure)
+        if function is relay.same:
+            return future
+        later = Future(key, future.outcome)
+        later.add_done_callback = lambda call: self.waiting.append((call, later))
+        return later
+
+    def nthreads(self):
+        self.looks += 1
+        if self.looks < self.back_after:
+            return {}
+        while self.waiting:
+            call, future = self.waiting.pop()
+            call(future)
+        return {"a": 1}
+
+
+def waited(client: Waiting, monkeypatch, patience: float = 600.0) -> tuple[list[Any], list[Any]]:
+    monkeypatch.setattr(clusters, "LOOK", -1.0)
+    monkeypatch.setattr(clusters, "WAIT", 0.01)
+    told = []
+    there = Cluster("here", client, "", patience, told.append, threads=1)
+    done = []
+    with suppress(ClusterError):
+        done.extend(there.work_through(range(5), light_workers.echoed, allowed=lambda task: 1.0))
+    return [one.answer for one in done], told
+
+
+def test_a_run_whose_workers_are_gone_says_so_once_and_waits_for_others(monkeypatch):
+    answers, told = waited(Waiting(back_after=8), monkeypatch)
+    assert sorted(answers) == list(range(5))
+    (one,) = told
+    assert one.code == "IDL226"
+    assert "all workers of the Dask scheduler here are gone; what they had is done by the next that come" in one.message
+
+
+def test_a_run_whose_workers_stay_away_ends_after_a_time(monkeypatch):
+    client = Waiting()
+    answers, told = waited(client, monkeypatch, patience=0.05)
+    assert answers == []
+    assert len(told) == 1
+    assert client.left  # what was out is cancelled
+    there = Cluster("here", Waiting(), "", 0.05, threads=0)
+    with pytest.raises(ClusterError, match=r"scheduler here were gone for 0\.05 seconds \(--worker-timeout\)"):
+        list(there.work_through(range(5), light_workers.echoed, allowed=lambda task: 1.0))
+
+
+def test_an_address_that_needs_certificates_says_where_they_are_named(tmp_path, monkeypatch):
+    import dask
+
+    question = ("certify", MODEL, "-d", DATA, "-e", "0.02", "-o", tmp_path / "r.json")
+    with dask.config.set({"distributed.comm.tls.ca-file": None}):
+        found = run(*question, "--scheduler", "tls://127.0.0.1:1")
+    assert found.code == 2
+    assert "needs certificates; name them in Dask's configuration (distributed.comm.tls.ca-file" in found.err
+    (tmp_path / "no.pem").write_text("no certificate")
+    names = {f"distributed.comm.tls.{name}": str(tmp_path / "no.pem") for name in clusters.CERTIFICATES}
+    with dask.config.set(names):
+        found = run(*question, "--scheduler", "tls://127.0.0.1:1")
+    assert found.code == 2
+    assert "the certificates for tls://127.0.0.1:1 cannot be read" in found.err
+
+
+def test_how_long_to_wait_for_workers_needs_a_scheduler(tmp_path):
+    found = run("certify", MODEL, "-d", DATA, "-e", "0.02", "--worker-timeout", "5")
+    assert found.code == 2
+    assert "--worker-timeout is about the workers of --scheduler" in found.err
 
 
 def test_a_task_on_which_workers_end_is_lost_and_the_others_are_done():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -94,6 +95,89 @@ def test_a_scheduler_that_is_lost_leaves_a_journal_that_goes_on_elsewhere(tmp_pa
     assert (report.status, report.why_incomplete) == ("incomplete", "interrupted")
     assert len(report.samples) == lines(journal_beside(out)) - 1 >= 10
     assert done(*QUESTION, "-o", out, "--resume").returncode == 0
+    assert told(from_json(out.read_text())) == told(alone)
+
+
+def test_workers_that_are_all_gone_are_waited_for(tmp_path, alone):
+    out = tmp_path / "r.json"
+    with (
+        fleet(tmp_path / "fleet", workers=1) as there,
+        started(*QUESTION, "-o", out, "--scheduler", there.address, "--progress", "plain") as process,
+    ):
+        until(lambda: process.poll() is not None or lines(journal_beside(out)) > 5)
+        kill(there.workers[0])
+        said = []
+        for line in process.stderr:
+            said.append(line)
+            if "are gone" in line:
+                there.add_worker()
+        process.wait(timeout=SECONDS)
+    assert process.returncode == 0, said
+    assert sum("all workers of the Dask scheduler" in line for line in said) == 1
+    assert told(from_json(out.read_text())) == told(alone)
+
+
+def test_workers_that_stay_away_leave_a_journal(tmp_path, alone):
+    out = tmp_path / "r.json"
+    with (
+        fleet(tmp_path / "fleet", workers=1) as there,
+        started(*QUESTION, "-o", out, "--scheduler", there.address, "--worker-timeout", "3") as process,
+    ):
+        until(lambda: process.poll() is not None or lines(journal_beside(out)) > 5)
+        kill(there.workers[0])
+        _, err = process.communicate(timeout=SECONDS)
+    assert process.returncode == 130
+    assert "were gone for 3 seconds (--worker-timeout)" in err
+    assert err.count("error: ") == 1
+    assert "Traceback" not in err
+    assert len(from_json(out.read_text()).samples) == lines(journal_beside(out)) - 1
+    assert done(*QUESTION, "-o", out, "--resume").returncode == 0
+    assert told(from_json(out.read_text())) == told(alone)
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory) -> dict[str, dict[str, str]]:
+    """Two authorities, each with a certificate for this machine: the settings of Dask that name them."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("needs openssl")
+    found = {}
+    for who in ("ours", "theirs"):
+        folder = tmp_path_factory.mktemp(who)
+        name = (f"/CN={who}", "-days", "2", "-newkey", "rsa:2048", "-nodes", "-keyout")
+        calls = (
+            ("req", "-x509", "-subj", *name, "ca.key", "-out", "ca.pem"),
+            ("req", "-subj", *name[:1], *name[3:], "own.key", "-out", "own.csr"),
+            ("x509", "-req", "-in", "own.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-days", "2", "-out", "own.pem"),
+        )
+        for call in calls:
+            subprocess.run([openssl, *call], cwd=folder, check=True, capture_output=True)
+        files = {"CA_FILE": "ca.pem"}
+        files |= {f"{part}__CERT": "own.pem" for part in ("CLIENT", "SCHEDULER", "WORKER")}
+        files |= {f"{part}__KEY": "own.key" for part in ("CLIENT", "SCHEDULER", "WORKER")}
+        found[who] = {f"DASK_DISTRIBUTED__COMM__TLS__{key}": str(folder / file) for key, file in files.items()}
+    return found
+
+
+def test_a_scheduler_behind_tls_decides_the_same(tmp_path, alone, certificates, monkeypatch):
+    out = tmp_path / "r.json"
+    with fleet(tmp_path / "fleet", workers=2, protocol="tls", **certificates["ours"]) as there:
+        question = (*QUESTION, "-o", out, "--scheduler", there.address)
+        without = done(*question)
+        for name, value in certificates["theirs"].items():
+            monkeypatch.setenv(name, value)
+        strange = done(*question)
+        for name, value in certificates["ours"].items():
+            monkeypatch.setenv(name, value)
+        plain = done(*QUESTION, "-o", out, "--scheduler", there.address.replace("tls", "tcp"))
+        assert not out.exists()
+        found = done(*question)
+    for refused, sentence in ((without, "needs certificates"), (strange, "cannot be"), (plain, "cannot be reached")):
+        assert refused.returncode == 2
+        assert sentence in refused.stderr
+        assert refused.stderr.count("error: ") == 1
+        assert "Traceback" not in refused.stderr
+    assert found.returncode == 0, found.stderr
     assert told(from_json(out.read_text())) == told(alone)
 
 

@@ -324,8 +324,24 @@ def scheduler() -> Any:
     )
 
 
-def check_hands(jobs: int, scheduler: Scheduler | None, device: str = "auto") -> None:
+def worker_timeout() -> Any:
+    return option(
+        None,
+        SECONDS,
+        "With --scheduler: where all its workers are gone, wait so long for others, and end then with what is decided; "
+        "300 unless given.",
+        metavar="SECONDS",
+        panel=LIMITS,
+        rank=8,
+    )
+
+
+def check_hands(
+    jobs: int, scheduler: Scheduler | None, device: str = "auto", worker_timeout: float | None = None
+) -> None:
     """Refuse processes, or a device, of this machine beside those of a scheduler. Raises OptionError."""
+    if scheduler is None and worker_timeout is not None:
+        raise OptionError("--worker-timeout is about the workers of --scheduler; give both, or leave it out")
     if scheduler is not None and jobs > 1:
         raise OptionError("--jobs is about processes of this machine alone; leave it out beside --scheduler")
     if scheduler is not None and device not in ("auto", "cpu"):

@@ -37,6 +37,7 @@ class BenchOptions(Declared):
     """For a property, at most."""
     jobs: int = c.jobs("Properties decided at the same time.")
     scheduler: c.Scheduler | None = c.scheduler()
+    worker_timeout: float | None = c.worker_timeout()
     device: str = c.device()
     seed: int = c.seed()
     earlier: Report | None = None
@@ -44,7 +45,7 @@ class BenchOptions(Declared):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        c.check_hands(self.jobs, self.scheduler, self.device)
+        c.check_hands(self.jobs, self.scheduler, self.device, self.worker_timeout)
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,7 @@ class Run(Declared):
     max_nodes: int | None = c.max_nodes()
     jobs: int = c.jobs()
     scheduler: c.Scheduler | None = c.scheduler()
+    worker_timeout: float | None = c.worker_timeout()
     resume: bool = c.resume(
         "Go on from the samples that an interrupted run with the same -o has decided (OUTPUT.journal)."
     )

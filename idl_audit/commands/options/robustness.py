@@ -234,6 +234,7 @@ class RobustnessOptions(Declared):
     )
     jobs: int = c.jobs()
     scheduler: c.Scheduler | None = c.scheduler()
+    worker_timeout: float | None = c.worker_timeout()
     journal: Path | None = c.file(
         "File that takes the samples as they are decided.", typed=False, in_file=False, in_environment=False
     )
@@ -249,7 +250,7 @@ class RobustnessOptions(Declared):
         if len(set(names)) < len(names):
             raise OptionError(f"--group-by names {max(names, key=names.count)} twice; name each column once")
         object.__setattr__(self, "eps", chosen_eps(self.eps, perturbed=self.is_perturbed))
-        c.check_hands(self.jobs, self.scheduler, self.model.device)
+        c.check_hands(self.jobs, self.scheduler, self.model.device, self.worker_timeout)
         if self.scheduler is not None and (self.model.torch.arch or self.model.torch.allow_code_execution):
             raise OptionError(
                 "--arch and --allow-code-execution run code of yours, which the workers of a scheduler do not have; "

@@ -24,6 +24,7 @@ from idl_audit import __version__
 from idl_audit.commands.options.common import Scheduler
 from idl_audit.commands.shared import relay
 from idl_audit.commands.shared.frame import LIBRARIES
+from idl_audit.commands.shared.preflight import Teller, tell_nobody
 from idl_audit.commands.shared.relay import Files, Run, Said
 from idl_audit.commands.shared.workers import WAIT, Done, Lost, next_tasks
 from idl_audit.report.schema import Diagnostic
@@ -44,6 +45,8 @@ SHARED: Final = 4
 """Packs that are kept on the workers: the latest."""
 LOOK: Final = 5.0
 """Seconds between two looks at how many workers there are."""
+PATIENCE: Final = 300.0
+"""Seconds that a run waits without any worker before it ends, unless told otherwise."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,10 @@ class Cluster:
     """Its address, or `local:N`."""
     client: Any
     dashboard: str
+    patience: float = PATIENCE
+    """Seconds that all workers may be gone."""
+    tell: Teller = tell_nobody
+    """Told when they are."""
     threads: int = 0
     """Tasks that are worked on at the same time."""
     workers: int = 0
@@ -76,6 +83,10 @@ class Cluster:
     _own: set[str] = field(default_factory=set)
     """Keys of tasks that are out."""
     _looked: float = field(default_factory=time.monotonic)
+    _alone_since: float | None = None
+    """When the last worker was seen to be gone; None while there are some."""
+    _told: bool = False
+    """Whether it was said that there are none."""
 
     def work_through(
         self,
@@ -100,7 +111,7 @@ class Cluster:
             files: what a task reads, below the folder that its process works in.
 
         Raises:
-            ClusterError: where the scheduler is lost, or a worker cannot do such work.
+            ClusterError: where the scheduler is lost, all workers are for too long, or one cannot do such work.
         """
         run = Run(f"idl-audit-{uuid.uuid4().hex[:12]}", __version__, pickle.dumps(work))
         sender = _Sender(self.client, run)
@@ -176,6 +187,7 @@ class Cluster:
                 break
             except queue.Empty:
                 self._check()
+                self._wait_on()
         with suppress(queue.Empty):
             while len(found) < FETCHED:
                 found.append(ended.get_nowait())
@@ -208,6 +220,29 @@ class Cluster:
             self._check()
             why = f"{type(error).__name__}: {error}".strip(": ")
             raise ClusterError(f"the scheduler {self.where} gave a task up ({why})") from error
+
+    def _wait_on(self) -> None:
+        """Say that there are no workers, once they are gone. Raises ClusterError where that lasts too long."""
+        now = time.monotonic()
+        if self.threads:
+            self._alone_since, self._told = None, False
+            return
+        self._alone_since = now if self._alone_since is None else self._alone_since
+        if now - self._alone_since > self.patience:
+            raise ClusterError(
+                f"all workers of the scheduler {self.where} were gone for {self.patience:g} seconds (--worker-timeout)"
+            )
+        if not self._told:
+            self._told = True
+            self.tell(
+                Diagnostic(
+                    code="IDL226",
+                    level="warning",
+                    message=f"all workers of the Dask scheduler {self.where} are gone; what they had is done by the "
+                    f"next that come, for {self.patience:g} seconds (--worker-timeout)",
+                    hint=f"start some with `dask worker {self.where}`",
+                )
+            )
 
     def _check(self) -> None:
         if self.client.status != "running":
@@ -264,8 +299,15 @@ class _Sender:
 
 
 @contextmanager
-def connected(asked: Scheduler | None) -> Iterator[Cluster | None]:
+def connected(
+    asked: Scheduler | None, *, patience: float | None = None, tell: Teller = tell_nobody
+) -> Iterator[Cluster | None]:
     """Yield a connection to the scheduler that is asked for; None where none is.
+
+    Args:
+        asked: where it is.
+        patience: how many seconds all workers may be gone; None: `PATIENCE`.
+        tell: told at once when they are.
 
     Raises:
         OptionError: where Dask is missing, the scheduler cannot be reached, it has no workers, or scheduler or workers
@@ -280,6 +322,8 @@ def connected(asked: Scheduler | None) -> Iterator[Cluster | None]:
         address: Any = asked.address
         if asked.workers is not None:
             address = stack.enter_context(_own_scheduler(distributed, asked.workers))
+        else:
+            _check_certificates(distributed, str(asked))
         try:
             client = distributed.Client(address, timeout=ANSWERS, set_as_default=False)
         except (OSError, ValueError, ImportError) as error:
@@ -288,7 +332,13 @@ def connected(asked: Scheduler | None) -> Iterator[Cluster | None]:
                 "for each machine"
             ) from error
         stack.callback(_close, client)
-        cluster = Cluster(str(asked), client, _dashboard(client, here=asked.workers is not None))
+        cluster = Cluster(
+            str(asked),
+            client,
+            _dashboard(client, here=asked.workers is not None),
+            PATIENCE if patience is None else patience,
+            tell,
+        )
         _wait_for_workers(cluster)
         if asked.workers is None:
             _check_versions(client, str(asked))
@@ -307,6 +357,29 @@ def _distributed() -> Any:
     except ImportError as error:
         raise OptionError("--scheduler needs Dask; install it with pip install 'idl-audit[distributed]'") from error
     return distributed
+
+
+ENCRYPTED: Final = ("tls", "wss")
+CERTIFICATES: Final = ("ca-file", "client.cert", "client.key")
+"""Settings of Dask, below distributed.comm.tls."""
+
+
+def _check_certificates(distributed: Any, where: str) -> None:
+    """Refuse an address that needs certificates where none, or none that can be read, are named. Raises OptionError."""
+    if where.partition(":")[0] not in ENCRYPTED:
+        return
+    named = ", ".join(f"distributed.comm.tls.{name}" for name in CERTIFICATES)
+    try:
+        context = distributed.Security().get_connection_args("client").get("ssl_context")
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        raise OptionError(
+            f"the certificates for {where} cannot be read ({error}); Dask's settings {named} name them"
+        ) from error
+    if context is None:
+        raise OptionError(
+            f"the scheduler {where} needs certificates; name them in Dask's configuration ({named}), or in the "
+            "environment (DASK_DISTRIBUTED__COMM__TLS__CA_FILE, ...)"
+        )
 
 
 @contextmanager
