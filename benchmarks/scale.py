@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -184,24 +185,49 @@ def one_by_one(n: int) -> dict[str, float]:
     return handed_out(n, alone=True)
 
 
-def workers(n: int) -> dict[str, float]:
-    """Return the wall time of n verdicts with certificates by one worker and by two: the least of two runs each."""
-    times: dict[int, list[float]] = {1: [], 2: []}
-    for _ in range(2):
-        for count, found in times.items():
-            with tempfile.TemporaryDirectory() as name, fleet(Path(name) / "fleet", count) as there:
-                write_samples(Path(name) / "data.npz", n)
-                network = Path(os.environ["SCALE_NETWORK"])
-                chosen = asked(
-                    Path(name),
-                    Path(name) / "data.npz",
-                    certificates=Path(name) / "certificates",
-                    scheduler=Scheduler(there.address),
-                )
-                report = certify.audit_robustness("certify", network, chosen)
-            assert report.timing is not None
-            found.append(report.timing.steps["verdicts"])
-    return {"one": min(times[1]), "two": min(times[2]), "load": os.getloadavg()[0]}
+def seconds_of_session(leader: int) -> float:
+    """Return the processor time so far of a process and all that it has started, those that have ended included."""
+    found = 0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has just ended
+            words = stat.read_text(encoding="utf-8").rpartition(")")[2].split()
+            if int(words[3]) == leader:
+                found += sum(map(int, words[11:15]))
+    return found / os.sysconf("SC_CLK_TCK")
+
+
+FIRST = 64
+"""Samples of one task: what they take is mostly the start of a worker's process."""
+
+
+def workers(n: int) -> dict[str, Any]:
+    """Measure n verdicts with certificates by one worker and by two: of two runs each the one of less wall time."""
+    return {
+        "one": min((_by_workers(n, 1) for _ in range(2)), key=lambda one: float(one["wall"])),
+        "two": min((_by_workers(n, 2) for _ in range(2)), key=lambda one: float(one["wall"])),
+        "start": _by_workers(FIRST, 1)["workers"][0],
+        "load": os.getloadavg()[0],
+    }
+
+
+def _by_workers(n: int, count: int) -> dict[str, Any]:
+    """Return the wall time of n verdicts by so many workers, and the processor time of each process."""
+    with tempfile.TemporaryDirectory() as name, fleet(Path(name) / "fleet", count) as there:
+        write_samples(Path(name) / "data.npz", n)
+        network = Path(os.environ["SCALE_NETWORK"])
+        chosen = asked(
+            Path(name),
+            Path(name) / "data.npz",
+            certificates=Path(name) / "certificates",
+            scheduler=Scheduler(there.address),
+        )
+        others = [there.scheduler.pid, *(one.pid for one in there.workers)]
+        before, start = [seconds_of_session(pid) for pid in others], time.process_time()
+        report = certify.audit_robustness("certify", network, chosen)
+        parent = time.process_time() - start
+        scheduler, *each = (seconds_of_session(pid) - old for pid, old in zip(others, before, strict=True))
+    assert report.timing is not None
+    return {"wall": report.timing.steps["verdicts"], "parent": parent, "scheduler": scheduler, "workers": each}
 
 
 MACHINES = 1000
@@ -228,10 +254,7 @@ def dask_lines(each: float, images: int) -> Iterator[str]:
             f"{cost['scheduler']:.3f} ms |"
         )
     yield ""
-    yield (
-        f"{images:,} images with certificates: {speed['one']:.1f} s of wall time by one worker, {speed['two']:.1f} s "
-        f"by two, {speed['one'] / speed['two']:.2f} times as fast (two cores, {speed['load']:.1f} processes on them)."
-    )
+    yield from _speed_lines(speed, images)
     yield ""
     yield f"## What {MACHINES:,} cores would do"
     yield ""
@@ -253,6 +276,31 @@ def dask_lines(each: float, images: int) -> Iterator[str]:
         rate = 1e3 * min(MACHINES / ms, 1 / slowest)
         size = rate * cost["tasks"] * cost["bytes"]
         yield f"| {name} | {ms / slowest:,.0f} | {rate:,.0f} | {size / 1e6:,.1f} MB/s |"
+
+
+def _speed_lines(speed: dict[str, Any], images: int) -> Iterator[str]:
+    """Yield what two workers make of it, process by process."""
+    one, two, start = speed["one"], speed["two"], speed["start"]
+    yield f"{images:,} images with certificates, seconds of processor time of each process:"
+    yield ""
+    yield "| | one worker | two workers |"
+    yield "|---|---:|---:|"
+    for name in ("parent", "scheduler"):
+        yield f"| {name} | {one[name]:.1f} | {two[name]:.1f} |"
+    each = [" + ".join(f"{seconds:.1f}" for seconds in found["workers"]) for found in (one, two)]
+    yield f"| workers, with the processes that decide | {each[0]} | {each[1]} |"
+    every = [found["parent"] + found["scheduler"] + sum(found["workers"]) for found in (one, two)]
+    yield f"| all | {every[0]:.1f} | {every[1]:.1f} |"
+    yield f"| wall time of the verdicts | {one['wall']:.1f} | {two['wall']:.1f} |"
+    yield ""
+    apart, left = max(two["parent"], two["scheduler"], *two["workers"]), [seconds - start for seconds in two["workers"]]
+    yield (
+        f"Two workers are {one['wall'] / two['wall']:.2f} times as fast as one here, where four processes share two "
+        f"cores (load {speed['load']:.1f}): on two cores all of their work takes {every[1] / 2:.1f} s at best. With a "
+        f"core for each process the longest of them bounds it: {apart:.1f} s, {one['workers'][0] / apart:.2f} times as "
+        f"fast. Of each worker {start:.1f} s are the start of its process and a first task of {FIRST} images; beside "
+        f"these, one worker takes {one['workers'][0] - start:.1f} s, two take {left[0]:.1f} and {left[1]:.1f}."
+    )
 
 
 def _cost(small: dict[str, float], large: dict[str, float], *, more: int) -> dict[str, float]:

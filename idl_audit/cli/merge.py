@@ -12,5 +12,5 @@ def merge(asked: Merge) -> None:
     """Do `merge`."""
     check_output(asked.printing.output, force=asked.printing.force, read=asked.reports)
     report = together(asked.reports)
-    deliver(report, asked.printing)
+    deliver(report, asked.printing, new=not asked.printing.force)
     leave(report)

@@ -149,16 +149,19 @@ def teller(*, quiet: bool) -> Callable[[Diagnostic], None]:
     return tell
 
 
-def deliver(report: Report, printing: Printing) -> None:
-    """Write the report to `output`, and print it unless it was asked for as JSON in a file."""
-    show(written(report, printing.output), printing)
+def deliver(report: Report, printing: Printing, *, new: bool = False) -> None:
+    """Write the report to `output`, and print it unless it was asked for as JSON in a file.
+
+    With `new`, a report that another run has written there meanwhile is not lost.
+    """
+    show(written(report, printing.output, new=new), printing)
 
 
-def written(report: Report, output: Path | None) -> Report:
+def written(report: Report, output: Path | None, *, new: bool = False) -> Report:
     """Write the report, with the command that was typed, to `output` where there is one, and return it."""
     report = with_command_line(report)
     if output is not None:
-        write_report(report, output)
+        write_report(report, output, new=new)
     return report
 
 
@@ -186,11 +189,11 @@ def print_document(text: str) -> None:
         hang_up()
 
 
-def write_report(report: Report, output: Path) -> None:
+def write_report(report: Report, output: Path, *, new: bool = False) -> None:
     """Write the report as JSON, whole or not at all."""
     from idl_audit.report.json_text import written as pieces
 
-    write_whole(output, lambda file: file.writelines(piece.encode("ascii") for piece in pieces(report)))
+    write_whole(output, lambda file: file.writelines(piece.encode("ascii") for piece in pieces(report)), new=new)
 
 
 def tell_resume(report: Report) -> None:

@@ -53,11 +53,11 @@ def check_distinct(read: Iterable[Path | None], written: Iterable[Path | None]) 
         taken.add(path.resolve())
 
 
-def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
+def write_whole(path: Path, write: Callable[[BinaryIO], object], *, new: bool = False) -> None:
     """Let `write` fill a temporary neighbour and put it in place, so that no half-written file is left behind.
 
     Raises:
-        OptionError: where the file system refuses.
+        OptionError: where the file system refuses; with `new`, where another has put a file there meanwhile.
     """
     temporary = ""
     try:
@@ -67,7 +67,15 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
         mask = os.umask(0)
         os.umask(mask)
         os.chmod(temporary, 0o666 & ~mask)
-        os.replace(temporary, path)
+        if new and path.is_file() and not path.stat().st_size:
+            path.unlink()  # there is nothing to lose
+        if not new or not _put_anew(temporary, path):
+            os.replace(temporary, path)
+    except FileExistsError as error:
+        Path(temporary).unlink(missing_ok=True)
+        raise OptionError(
+            f"{path} was written by another run meanwhile, and is left as it is; give another name, or --force"
+        ) from error
     except BaseException as error:
         if temporary:
             Path(temporary).unlink(missing_ok=True)
@@ -75,6 +83,21 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
             why = error.strerror or str(error)
             raise OptionError(f"{path} cannot be written ({why}); choose another place") from error
         raise
+
+
+def _put_anew(temporary: str, path: Path) -> bool:
+    """Put a file in a place that is empty; return False where the file system has no way to do both at once.
+
+    Raises FileExistsError where the place is taken.
+    """
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:  # no hard links there
+        return False
+    Path(temporary).unlink(missing_ok=True)
+    return True
 
 
 def make_folder(folder: Path) -> None:

@@ -29,6 +29,7 @@ from idl_audit.report.json_text import to_json
 from idl_audit.report.reading import read_report
 from idl_audit.report.schema import Report
 from idl_audit.values.errors import DataError, OptionError
+from idl_audit.values.files import write_whole
 
 SAMPLES = Path(__file__).resolve().parents[2] / "sample_models"
 MODEL, DATA = SAMPLES / "digits_mlp.onnx", SAMPLES / "digits_mlp.npz"
@@ -209,6 +210,24 @@ def test_two_merges_at_once_leave_one_whole_report(parts: list[Path], tmp_path: 
     assert [one.wait(timeout=120) for one in both] == [0, 0]
     assert without_times(read_report(out)) == without_times(merge(parts))
     assert [path.name for path in tmp_path.iterdir()] == ["whole.json"]
+
+
+def test_of_two_reports_for_one_place_the_first_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "whole.json"
+    out.touch()  # an empty file is nothing to lose
+    write_whole(out, lambda file: file.write(b"first"), new=True)
+    with pytest.raises(OptionError, match="was written by another run meanwhile, and is left as it is"):
+        write_whole(out, lambda file: file.write(b"second"), new=True)
+    assert out.read_bytes() == b"first"
+    assert [path.name for path in tmp_path.iterdir()] == ["whole.json"]
+
+    def none(*_: Any) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr("os.link", none)  # a file system without hard links
+    write_whole(tmp_path / "other", lambda file: file.write(b"second"), new=True)
+    assert (tmp_path / "other").read_bytes() == b"second"
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_a_shard_reads_and_decides_no_more_than_its_part(monkeypatch: pytest.MonkeyPatch) -> None:
