@@ -303,6 +303,14 @@ def _speed_lines(speed: dict[str, Any], images: int) -> Iterator[str]:
     )
 
 
+def _put_in(report: Path, table: list[str]) -> None:
+    """Replace what a report says of two workers: all between the table of costs and the next heading."""
+    text = report.read_text(encoding="utf-8").split("\n")
+    first = max(number for number, line in enumerate(text) if line.startswith("| each alone |")) + 1
+    last = next(number for number, line in enumerate(text) if line.startswith("## What"))
+    report.write_text("\n".join([*text[:first], "", *table, "", *text[last:]]), encoding="utf-8")
+
+
 def _cost(small: dict[str, float], large: dict[str, float], *, more: int) -> dict[str, float]:
     """Return what each of the samples costs that one run has more than another: tasks, and ms."""
     return {
@@ -379,6 +387,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--part", choices=tuple(PARTS))
+    parser.add_argument("--only", choices=("workers",), help="measure this table alone, and put it into the report")
     parser.add_argument("--out", type=Path, default=ROOT / "reports")
     given = parser.parse_args()
     if given.part is not None:
@@ -387,6 +396,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["SCALE_NETWORK"] = str(Path(folder) / "mnist_mlp_d3.onnx")
         write_network(Path(folder) / "mnist_mlp_d3.onnx")
+        if given.only is not None:
+            speed = run_part("benchmarks.scale", "workers", 1, more=["--images", str(given.images)])
+            _put_in(given.out / "scale.md", list(_speed_lines(speed, given.images)))
+            return
         head = ["# Many samples", "", f"Made by `python -m benchmarks.scale --images {given.images}`.", ""]
         text = [*head, machine(1, PACKAGES), "", *lines(given.images), ""]
     (given.out / "scale.md").write_text("\n".join(text), encoding="utf-8")
