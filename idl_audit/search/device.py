@@ -18,7 +18,7 @@ import numpy as np
 from idl_audit.search.adam import Adam
 from idl_audit.values import products
 from idl_audit.values.arrays import AnyArray, Float32Array, FloatArray
-from idl_audit.values.errors import DeviceError, OptionError
+from idl_audit.values.errors import DeviceError, MissingTorchError, OptionError
 from idl_audit.values.rounding import LOST, gamma
 
 if TYPE_CHECKING:
@@ -221,8 +221,11 @@ def _excess(a: FloatArray, b: FloatArray, made: FloatArray) -> float | None:
 
 
 def _found(name: str) -> _Place:
-    """Return a device by its name. Raises OptionError where there is none."""
-    import torch
+    """Return a device by its name. Raises OptionError where there is none, MissingTorchError without torch."""
+    try:
+        import torch
+    except ModuleNotFoundError as error:
+        raise MissingTorchError from error
 
     if name == "cuda" and torch.cuda.is_available():
         return _Place(torch.device("cuda"), f"cuda ({torch.cuda.get_device_name()})", doubles=True, sparse=True)
