@@ -25,6 +25,8 @@ PRODUCTS_A_SECOND: Final = 1.2e10
 """What a core of the last ten years does in float32 of matrices of a hundred rows."""
 SECONDS_A_STEP: Final = 1.5e-3
 """What a batch costs beside its products."""
+PASSES_OF_BOXES: Final = 3
+"""What a batch costs besides attacks where boxes are trained, in batches without."""
 FEWEST_STEPS: Final = 300
 MOST_PASSES: Final = 400
 """Over the examples; small sets are trained no longer, ..."""
@@ -42,7 +44,7 @@ def steps_within(seconds: float, form: Form, n_examples: int, recipe: Recipe, bo
     """Return how many batches fit into seconds of one core: deterministic, from sizes alone."""
     n, p, q = form.states, form.inputs, form.outputs
     products = 3 * (n * p + q * (n + p)) + ITERATIONS * n * n
-    passes = 1 if not boxes else recipe.attack_steps + 6
+    passes = 1 if not boxes else recipe.attack_steps + PASSES_OF_BOXES
     each = SECONDS_A_STEP * math.sqrt(passes) + passes * min(recipe.batch, n_examples) * products / PRODUCTS_A_SECOND
     of_few = max(MOST_STEPS_OF_FEW, MOST_PASSES * math.ceil(n_examples / recipe.batch))
     return max(FEWEST_STEPS, min(of_few, int(seconds / each)))
