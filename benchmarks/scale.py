@@ -31,7 +31,7 @@ from idl_audit.commands.options.common import Scheduler
 from idl_audit.commands.options.reading import DataOptions
 from idl_audit.commands.options.robustness import RobustnessOptions
 from idl_audit.commands.shared import abroad, cluster, deciding
-from idl_audit.commands.shared.deciding import Batch, Decided, SampleTask, Setting
+from idl_audit.commands.shared.sample_tasks import Batch, Decided, SampleTask, Setting
 from idl_audit.data.numbers import parse_eps
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.decide.ladder import Options, Result

@@ -36,7 +36,7 @@ from idl_audit.commands.shared.audited import Audited, audited, floats, left_out
 from idl_audit.commands.shared.boxes import threat_model
 from idl_audit.commands.shared.class_output import gives_class
 from idl_audit.commands.shared.cluster import Cluster, connected, lost_cluster
-from idl_audit.commands.shared.deciding import Decided, SampleTasks, Setting, decide_all
+from idl_audit.commands.shared.deciding import decide_all
 from idl_audit.commands.shared.demands import read_as
 from idl_audit.commands.shared.float_margins import check_arithmetic
 from idl_audit.commands.shared.frame import Clock, framed_report
@@ -44,6 +44,7 @@ from idl_audit.commands.shared.journal import Journal, entry_of, samples_of
 from idl_audit.commands.shared.kept_points import KeptPoints
 from idl_audit.commands.shared.preflight import Teller, preflight, tell_nobody
 from idl_audit.commands.shared.progress import Watcher
+from idl_audit.commands.shared.sample_tasks import Decided, SampleTasks, Setting
 from idl_audit.commands.shared.subject import (
     CHECKED_SAMPLES,
     Subject,

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from idl_audit.commands import certify as robustness
-from idl_audit.commands.shared import deciding
+from idl_audit.commands.shared import decider
 from tests.shared import command_line
 from tests.shared.command_line import DATA, MODEL, run
 
@@ -365,7 +365,7 @@ def test_a_write_that_fails_half_way_leaves_no_file(files, monkeypatch, line):
     # the samples are decided: they are kept, and the report is written when there is room
     assert [path.name for path in (files / "out").iterdir()] == ["r.json.journal"]
     assert "--resume" in found.err
-    monkeypatch.setattr(deciding, "decide_sample", lambda *_, **__: pytest.fail("a sample was decided twice"))
+    monkeypatch.setattr(decider, "decide_sample", lambda *_, **__: pytest.fail("a sample was decided twice"))
     assert run(*arguments(f"{line} --resume")).code == 0
     assert [path.name for path in (files / "out").iterdir()] == ["r.json"]
 

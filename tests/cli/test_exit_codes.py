@@ -17,7 +17,7 @@ import typer
 from idl_audit import __version__
 from idl_audit.cli.app import COMMANDS, app
 from idl_audit.cli.exits import MEANINGS, PARTICULAR, Exit, codes_of
-from idl_audit.commands.shared import deciding
+from idl_audit.commands.shared import decider
 from idl_audit.report.json_text import from_json
 from idl_audit.report.schema import Report, ShardInfo, Tool
 from tests.shared.blobs import blobs, distracted
@@ -188,7 +188,7 @@ def typed(line: str) -> Callable[[Path, pytest.MonkeyPatch], Run]:
 def a_sample_is_lost(line: str) -> Callable[[Path, pytest.MonkeyPatch], Run]:
     def case(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         one_by_one(monkeypatch)
-        monkeypatch.setattr(deciding, "decide_sample", Breaking(ZeroDivisionError("one over nothing")))
+        monkeypatch.setattr(decider, "decide_sample", Breaking(ZeroDivisionError("one over nothing")))
         found = type_in(f"{line} -f json")
         assert found.report.why_incomplete == "not_judged"
         return found

@@ -23,7 +23,7 @@ import idl_audit
 from idl_audit.cli import show
 from idl_audit.cli.app import app
 from idl_audit.commands import certify as robustness
-from idl_audit.commands.shared import deciding
+from idl_audit.commands.shared import decider
 from idl_audit.implicit.storage import load_model
 from idl_audit.report.json_text import from_json, to_json
 from idl_audit.report.schema import Report, Verdict
@@ -437,7 +437,7 @@ def test_channels_have_their_own_mean_and_std(files):
 
 def interrupt_after(monkeypatch, samples):
     """Let Ctrl-C come when so many samples are decided."""
-    real, calls = deciding.decide_sample, itertools.count()
+    real, calls = decider.decide_sample, itertools.count()
 
     def decide(*arguments, **named):
         if next(calls) == samples:
@@ -445,7 +445,7 @@ def interrupt_after(monkeypatch, samples):
         return real(*arguments, **named)
 
     one_by_one(monkeypatch)
-    monkeypatch.setattr(deciding, "decide_sample", decide)
+    monkeypatch.setattr(decider, "decide_sample", decide)
 
 
 @pytest.mark.parametrize("name", ["certify", "attack"])

@@ -17,7 +17,7 @@ import pytest
 
 from idl_audit.commands import certify as robustness
 from idl_audit.commands.init import guess
-from idl_audit.commands.shared import deciding
+from idl_audit.commands.shared import decider
 from idl_audit.config.files import read_configuration
 from idl_audit.report.json_text import from_json
 from tests.shared.command_line import DATA, HOSTILE, MODEL, run
@@ -154,7 +154,7 @@ def test_a_local_sensitivity_says_its_radius(files):
 
 
 def test_an_interrupted_run_leaves_an_incomplete_report_that_fails_its_gate(files, monkeypatch):
-    real, calls = deciding.decide_sample, itertools.count()
+    real, calls = decider.decide_sample, itertools.count()
 
     def decide(*arguments, **named):
         if next(calls) == 3:
@@ -162,7 +162,7 @@ def test_an_interrupted_run_leaves_an_incomplete_report_that_fails_its_gate(file
         return real(*arguments, **named)
 
     one_by_one(monkeypatch)
-    monkeypatch.setattr(deciding, "decide_sample", decide)
+    monkeypatch.setattr(decider, "decide_sample", decide)
     configured(files, "[gate]\nrequire = 'clean_accuracy >= 0'\n")
     found = run("run", "-o", "out/r.json")
     assert found.code == 130

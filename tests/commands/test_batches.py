@@ -12,8 +12,8 @@ import pytest
 from idl_audit.commands.certify import audit_robustness
 from idl_audit.commands.options.reading import DataOptions, ModelOptions
 from idl_audit.commands.options.robustness import RobustnessOptions
-from idl_audit.commands.shared import deciding
-from idl_audit.commands.shared.deciding import Batch, SampleTask
+from idl_audit.commands.shared import decider, deciding
+from idl_audit.commands.shared.sample_tasks import Batch, SampleTask
 from idl_audit.commands.shared.workers import work_through
 from idl_audit.commands.verify import verify
 from idl_audit.data.numbers import parse_eps
@@ -89,7 +89,7 @@ def test_a_resumed_run_reports_the_same_numbers(tmp_path, kept):
 def test_what_is_in_the_journal_is_not_decided_again(tmp_path, monkeypatch):
     path = tmp_path / "j"
     audit(journal=path)
-    monkeypatch.setattr(deciding, "decide_together", lambda *_, **__: pytest.fail("a batch was decided again"))
+    monkeypatch.setattr(decider, "decide_together", lambda *_, **__: pytest.fail("a batch was decided again"))
     assert len(audit(journal=path, resume=True).samples) == 30
 
 
@@ -108,14 +108,14 @@ def test_a_fault_in_a_batch_leaves_its_samples_to_themselves(monkeypatch):
     def fail(*_, **__):
         raise ZeroDivisionError("one over nothing")
 
-    monkeypatch.setattr(deciding, "decide_together", fail)
+    monkeypatch.setattr(decider, "decide_together", fail)
     report = audit()
     assert report.status == "complete"
     assert rounded(told(report)) == expected
 
 
 def test_an_interruption_of_a_batch_leaves_a_valid_report(monkeypatch):
-    real, calls = deciding.decide_together, iter(range(100))
+    real, calls = decider.decide_together, iter(range(100))
 
     def decide(*arguments, **named):
         if next(calls) == 3:
@@ -123,7 +123,7 @@ def test_an_interruption_of_a_batch_leaves_a_valid_report(monkeypatch):
         return real(*arguments, **named)
 
     monkeypatch.setattr(deciding, "samples_at_once", lambda *_: 8)
-    monkeypatch.setattr(deciding, "decide_together", decide)
+    monkeypatch.setattr(decider, "decide_together", decide)
     report = audit()
     assert (report.status, len(report.samples)) == ("incomplete", 8)
     assert from_json(to_json(report)) == report
@@ -157,14 +157,14 @@ def test_a_resumed_run_may_have_more_samples_and_decides_those_alone(tmp_path, m
     first = audit(count=7, journal=path)
     whole = audit(count=12)
     decided = []
-    real = deciding.decide_together
+    real = decider.decide_together
 
     def counted(*arguments, **named):
         found = real(*arguments, **named)
         decided.extend(found)
         return found
 
-    monkeypatch.setattr(deciding, "decide_together", counted)
+    monkeypatch.setattr(decider, "decide_together", counted)
     grown = audit(count=12, journal=path, resume=True)
     assert [one.results for one in grown.samples[:7]] == [one.results for one in first.samples]  # seconds included
     assert rounded(told(grown)) == rounded(told(whole))
@@ -179,7 +179,7 @@ def test_a_resumed_run_may_have_more_samples_and_decides_those_alone(tmp_path, m
 def test_more_samples_of_other_data_or_asked_otherwise_are_no_continuation(tmp_path):
     path = tmp_path / "j"
     audit(count=3, journal=path)
-    with pytest.raises(OptionError, match="set of options"):
+    with pytest.raises(OptionError, match="set of radii"):
         audit(count=5, eps="0.02,0.05", journal=path, resume=True)
     with np.load(DATA) as file:
         inputs, labels = file["inputs"][:5].copy(), file["labels"][:5]

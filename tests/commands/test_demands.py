@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from idl_audit.commands.shared import deciding
+from idl_audit.commands.shared import decider
 from idl_audit.commands.shared.subject import open_subject
 from idl_audit.gate.fingerprints import differences
 from idl_audit.report.json_text import from_json
@@ -269,7 +269,7 @@ def test_a_lie_in_what_a_proof_says_of_itself_is_refused(folder: Path, tmp_path:
 
 
 def test_a_journal_goes_on_with_parts_and_refuses_another_demand(tmp_path: Path, monkeypatch) -> None:
-    real, calls = deciding.decide_demand, iter(range(100))
+    real, calls = decider.decide_demand, iter(range(100))
 
     def interrupted(*arguments: object) -> object:
         if next(calls) == 2:
@@ -278,7 +278,7 @@ def test_a_journal_goes_on_with_parts_and_refuses_another_demand(tmp_path: Path,
 
     output = tmp_path / "r.json"
     with monkeypatch.context() as patch:
-        patch.setattr(deciding, "decide_demand", interrupted)
+        patch.setattr(decider, "decide_demand", interrupted)
         certify("--within", 1, "-o", output)
     assert from_json(output.read_text()).status == "incomplete"
     found = certify("--within", 2, "-o", output, "--resume")

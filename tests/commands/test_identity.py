@@ -25,7 +25,8 @@ from idl_audit.commands.options.models import ConvertOptions, WriteOptions
 from idl_audit.commands.options.reading import DataOptions, ModelOptions
 from idl_audit.commands.options.robustness import RobustnessOptions
 from idl_audit.commands.run import combined
-from idl_audit.commands.shared.deciding import Decider, SampleTask, Setting
+from idl_audit.commands.shared.decider import Decider
+from idl_audit.commands.shared.sample_tasks import SampleTask, Setting
 from idl_audit.commands.shared.subject import open_module, open_subject
 from idl_audit.commands.verify import verify
 from idl_audit.data.numbers import parse_eps

@@ -20,7 +20,7 @@ from idl_audit.commands.certify import audit_robustness
 from idl_audit.commands.options.reading import DataOptions
 from idl_audit.commands.options.robustness import RobustnessOptions, Shard
 from idl_audit.commands.robustness import keys
-from idl_audit.commands.shared import deciding, journal, workers
+from idl_audit.commands.shared import decider, deciding, journal, sample_tasks, workers
 from idl_audit.commands.shared.deciding import decide_all
 from idl_audit.commands.shared.journal import HEAD, drop_journal, journal_beside
 from idl_audit.data.numbers import parse_eps
@@ -131,7 +131,7 @@ def test_a_process_that_never_begins_is_ended(monkeypatch):
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )
 def test_a_fault_in_this_process_costs_one_sample(monkeypatch, fault, reason):
-    real = deciding.decide_sample
+    real = decider.decide_sample
 
     def decide(model, network, sample, label, *rest, **named):
         if label == labels[1]:
@@ -142,7 +142,7 @@ def test_a_fault_in_this_process_costs_one_sample(monkeypatch, fault, reason):
         labels = file["labels"][[0, 3, 5]]
     assert len(set(labels)) == 3
     one_by_one(monkeypatch)
-    monkeypatch.setattr(deciding, "decide_sample", decide)
+    monkeypatch.setattr(decider, "decide_sample", decide)
     report = audit(index=(0, 3, 5))
     assert [result.reason for sample in report.samples for result in sample.results].count(reason) == 2
     assert [result.reason for result in report.samples[1].results] == [reason] * 2
@@ -153,7 +153,7 @@ def test_a_fault_in_this_process_costs_one_sample(monkeypatch, fault, reason):
 
 @pytest.mark.parametrize("numbers", [[0.5, -0.0, 1 / 255], [np.float32(0.1), 2.0**-149, 1e300], [math.nan, 1.0, 2.0]])
 def test_a_task_is_the_same_on_the_other_side(numbers):
-    task = deciding.SampleTask(3, 7, 1, np.array(numbers, np.float64))
+    task = sample_tasks.SampleTask(3, 7, 1, np.array(numbers, np.float64))
     there = pickle.loads(pickle.dumps(task))
     assert (there.position, there.index, there.label, there.demand) == (3, 7, 1, None)
     assert there.centre.dtype == np.float64
@@ -161,7 +161,7 @@ def test_a_task_is_the_same_on_the_other_side(numbers):
 
 
 def test_a_task_of_float32_numbers_takes_half_the_bytes():
-    sizes = [len(pickle.dumps(deciding.SampleTask(0, 0, 0, np.full(1000, x)))) for x in (0.5, 0.1)]
+    sizes = [len(pickle.dumps(sample_tasks.SampleTask(0, 0, 0, np.full(1000, x)))) for x in (0.5, 0.1)]
     assert sizes[1] - sizes[0] == 4000
 
 
@@ -170,7 +170,7 @@ def test_a_task_of_float32_numbers_takes_half_the_bytes():
 
 def interrupted_after(count, path, monkeypatch, **more):
     """Audit until so many samples are decided, then as kill -9 would end it: without a word."""
-    real, calls = deciding.decide_sample, iter(range(10**6))
+    real, calls = decider.decide_sample, iter(range(10**6))
 
     def decide(*arguments, **named):
         if next(calls) == 2 * count:
@@ -179,7 +179,7 @@ def interrupted_after(count, path, monkeypatch, **more):
 
     with monkeypatch.context() as patch:
         one_by_one(patch)
-        patch.setattr(deciding, "decide_sample", decide)
+        patch.setattr(decider, "decide_sample", decide)
         report = audit(journal=path, **more)
     assert (report.status, len(report.samples)) == ("incomplete", count)
     assert len(path.read_bytes().splitlines()) == 1 + count
@@ -188,14 +188,14 @@ def interrupted_after(count, path, monkeypatch, **more):
 
 def counted(monkeypatch):
     """Count the calls of `decide`."""
-    calls, real = [], deciding.decide_sample
+    calls, real = [], decider.decide_sample
 
     def decide(*arguments, **named):
         calls.append(arguments[3])
         return real(*arguments, **named)
 
     one_by_one(monkeypatch)
-    monkeypatch.setattr(deciding, "decide_sample", decide)
+    monkeypatch.setattr(decider, "decide_sample", decide)
     return calls
 
 
@@ -278,8 +278,8 @@ def test_a_sample_that_is_lost_keeps_what_was_known(tmp_path, monkeypatch):
     def fails(*arguments, **named):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(deciding, "decide_sample", fails)
-    monkeypatch.setattr(deciding, "decide_together", fails)
+    monkeypatch.setattr(decider, "decide_sample", fails)
+    monkeypatch.setattr(decider, "decide_together", fails)
     report = audit(journal=path, resume=True, eps="0.02,0.05")
     assert report.status == "incomplete"
     for known, sample in zip(before.samples, report.samples, strict=True):
@@ -389,7 +389,7 @@ def test_samples_of_another_version_are_decided_again(tmp_path, monkeypatch):
             patch.setattr(module, "__version__", "0.0.9")
         first = interrupted_after(3, path, monkeypatch)
     before = path.read_bytes()
-    with pytest.raises(OptionError, match="another version of idl-audit and another set of options"):
+    with pytest.raises(OptionError, match="another version of idl-audit and another set of radii"):
         audit(journal=path, resume=True, eps="0.02")
     assert path.read_bytes() == before
     calls, told = counted(monkeypatch), []

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from idl_audit.commands.shared import deciding
+from idl_audit.commands.shared import decider
 from idl_audit.gate.fingerprints import differences
 from idl_audit.report.json_text import from_json
 from idl_audit.report.radius_curve import radius_curve
@@ -156,7 +156,7 @@ def radii(report: Report) -> list[object]:
 
 
 def test_a_run_goes_on_and_processes_find_the_same(line: tuple[Path, Path], tmp_path: Path, monkeypatch) -> None:
-    whole, calls, real = certify(line).report, iter(range(1000)), deciding.Search
+    whole, calls, real = certify(line).report, iter(range(1000)), decider.Search
 
     def counted(*arguments: object) -> object:
         if next(calls) == 2:
@@ -165,7 +165,7 @@ def test_a_run_goes_on_and_processes_find_the_same(line: tuple[Path, Path], tmp_
 
     output = tmp_path / "r.json"
     with monkeypatch.context() as patch:
-        patch.setattr(deciding, "Search", counted)
+        patch.setattr(decider, "Search", counted)
         certify(line, "-o", output)
     assert from_json(output.read_text()).status == "incomplete"
     certify(line, "-o", output, "--resume", "--force")

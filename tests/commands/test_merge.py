@@ -19,7 +19,7 @@ from idl_audit.commands.certify import audit_robustness
 from idl_audit.commands.merge import merge
 from idl_audit.commands.options.reading import DataOptions
 from idl_audit.commands.options.robustness import RobustnessOptions, Shard
-from idl_audit.commands.shared import deciding
+from idl_audit.commands.shared import decider
 from idl_audit.commands.shared.journal import journal_beside
 from idl_audit.commands.shared.tallies import joined, tally, told
 from idl_audit.data.numbers import parse_eps
@@ -102,7 +102,7 @@ def test_a_killed_shard_is_resumed_and_counts_once(
 ) -> None:
     path = tmp_path / "again.json"
     journal = journal_beside(path)
-    real = deciding.Decider.decide
+    real = decider.Decider.decide
 
     def decide(self: Any, task: Any, heard: Callable[[Any], None]) -> Any:
         if task.position == 5:
@@ -110,7 +110,7 @@ def test_a_killed_shard_is_resumed_and_counts_once(
         return real(self, task, heard)
 
     with monkeypatch.context() as patch:
-        patch.setattr(deciding.Decider, "decide", decide)
+        patch.setattr(decider.Decider, "decide", decide)
         broken = write(tmp_path, "broken", audit("2/3", journal=journal))
     with pytest.raises(DataError, match=r"broken.json is incomplete: 2 of its samples .* --resume"):
         merge([parts[0], broken, parts[2]])

@@ -13,7 +13,7 @@ from idl_audit.commands import certify as robustness
 from idl_audit.commands.certify import audit_robustness
 from idl_audit.commands.options.reading import DataOptions
 from idl_audit.commands.options.robustness import RobustnessOptions
-from idl_audit.commands.shared import deciding
+from idl_audit.commands.shared import decider
 from idl_audit.commands.shared.subject import open_subject
 from idl_audit.data.numbers import parse_eps
 from idl_audit.data.preprocessing import Preprocessing
@@ -246,7 +246,7 @@ def test_nobody_asks_for_a_second_opinion_where_no_attack_succeeds(monkeypatch):
 @pytest.mark.parametrize("done", [0, 1, 3])
 @pytest.mark.parametrize("command", ALL)
 def test_an_interruption_leaves_a_valid_incomplete_report(command, done, monkeypatch, tmp_path):
-    real, calls = deciding.decide_sample, itertools.count()
+    real, calls = decider.decide_sample, itertools.count()
 
     def decide(*arguments, **named):
         if next(calls) == done * 2:
@@ -254,7 +254,7 @@ def test_an_interruption_leaves_a_valid_incomplete_report(command, done, monkeyp
         return real(*arguments, **named)
 
     one_by_one(monkeypatch)
-    monkeypatch.setattr(deciding, "decide_sample", decide)
+    monkeypatch.setattr(decider, "decide_sample", decide)
     index = (0, 1, 2, 3, 4)
     report = audit(command, eps="0.001,0.002", index=index, save=tmp_path / "adv.npz")
     assert report.status == "incomplete"
@@ -266,7 +266,7 @@ def test_an_interruption_leaves_a_valid_incomplete_report(command, done, monkeyp
 
 
 def test_a_sample_that_was_cut_short_is_left_out_whole(monkeypatch):
-    real, calls = deciding.decide_sample, itertools.count()
+    real, calls = decider.decide_sample, itertools.count()
 
     def decide(*arguments, **named):
         if next(calls) == 3:
@@ -274,7 +274,7 @@ def test_a_sample_that_was_cut_short_is_left_out_whole(monkeypatch):
         return real(*arguments, **named)
 
     one_by_one(monkeypatch)
-    monkeypatch.setattr(deciding, "decide_sample", decide)
+    monkeypatch.setattr(decider, "decide_sample", decide)
     report = audit(eps="0.001,0.002", index=(0, 1, 2))
     assert [len(sample.results) for sample in report.samples] == [2]
 
@@ -367,7 +367,7 @@ def test_a_margin_below_the_noise_of_float32_is_told(tmp_path):
 
 
 def test_a_sample_outside_the_valid_range_is_named_before_any_work(monkeypatch):
-    monkeypatch.setattr(deciding, "decide_sample", lambda *_, **__: pytest.fail("a sample was decided"))
+    monkeypatch.setattr(decider, "decide_sample", lambda *_, **__: pytest.fail("a sample was decided"))
     with pytest.raises(DataError, match=r"sample 3: input \d+ is .* above the valid data range's 0.5"):
         audit(index=(3,), bounds=(0.0, 0.5))
 

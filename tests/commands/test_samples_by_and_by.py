@@ -18,9 +18,9 @@ from idl_audit.commands.certify import audit_robustness
 from idl_audit.commands.options.reading import DataOptions
 from idl_audit.commands.options.robustness import RobustnessOptions
 from idl_audit.commands.shared import kept_points
-from idl_audit.commands.shared.deciding import Decided
 from idl_audit.commands.shared.journal import entry_of
 from idl_audit.commands.shared.kept_points import KeptPoints
+from idl_audit.commands.shared.sample_tasks import Decided
 from idl_audit.commands.shared.workers import next_tasks
 from idl_audit.data.numbers import parse_eps
 from idl_audit.data.preprocessing import Preprocessing

@@ -6,7 +6,7 @@ import os
 import signal
 import time
 
-from idl_audit.commands.shared.deciding import Batch, Decided, SampleTask
+from idl_audit.commands.shared.sample_tasks import Batch, Decided, SampleTask
 from idl_audit.commands.shared.workers import begun, tell
 from idl_audit.decide.ladder import Result
 from idl_audit.values.verdicts import Verdict

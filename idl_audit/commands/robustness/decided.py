@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from idl_audit.commands.shared.deciding import Decided
 from idl_audit.commands.shared.kept_points import KeptPoints
+from idl_audit.commands.shared.sample_tasks import Decided
 from idl_audit.search.judge import Found
 from idl_audit.values.arrays import FloatArray
 from idl_audit.values.verdicts import Verdict

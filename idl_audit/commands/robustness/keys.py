@@ -11,8 +11,8 @@ from idl_audit.commands.options.reading import ModelOptions
 from idl_audit.commands.options.robustness import RobustnessOptions
 from idl_audit.commands.robustness.setting import perturbation_of
 from idl_audit.commands.shared.audited import Audited
-from idl_audit.commands.shared.deciding import Setting
 from idl_audit.commands.shared.journal import COUNT, DATA, RADII, TOOL, digest
+from idl_audit.commands.shared.sample_tasks import Setting
 from idl_audit.commands.shared.subject import Subject
 from idl_audit.data.fingerprints import numbers_sha256
 

@@ -12,7 +12,7 @@ import numpy as np
 from idl_audit.commands.options.robustness import RobustnessOptions
 from idl_audit.commands.robustness.decided import DecidedSamples
 from idl_audit.commands.shared.audited import floats
-from idl_audit.commands.shared.deciding import Decided
+from idl_audit.commands.shared.sample_tasks import Decided
 from idl_audit.commands.shared.subject import Subject
 from idl_audit.data.features import Features
 from idl_audit.report.schema import (

@@ -9,10 +9,10 @@ import numpy as np
 
 from idl_audit.commands.options.robustness import RobustnessOptions
 from idl_audit.commands.shared.audited import Audited
-from idl_audit.commands.shared.deciding import Decided
 from idl_audit.commands.shared.float_margins import float_margins
 from idl_audit.commands.shared.frame import without_last_operator
 from idl_audit.commands.shared.measured_kernels import told_versions
+from idl_audit.commands.shared.sample_tasks import Decided
 from idl_audit.commands.shared.subject import Subject
 from idl_audit.commands.shared.tallies import tally, told
 from idl_audit.proof.float_margins import Unbounded

@@ -11,7 +11,7 @@ import numpy as np
 from idl_audit.commands.options.robustness import RobustnessOptions
 from idl_audit.commands.robustness.opinions import Opinions
 from idl_audit.commands.shared.audited import Audited
-from idl_audit.commands.shared.deciding import Decided, Setting
+from idl_audit.commands.shared.sample_tasks import Decided, Setting
 from idl_audit.commands.shared.samples import describe_data
 from idl_audit.commands.shared.subject import Subject
 from idl_audit.data.features import Features

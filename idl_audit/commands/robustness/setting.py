@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from idl_audit.commands.options.common import AUTO
 from idl_audit.commands.options.robustness import RobustnessOptions
-from idl_audit.commands.shared.deciding import Setting
 from idl_audit.commands.shared.features import named_inputs
 from idl_audit.commands.shared.ranges import refuse_other_size
+from idl_audit.commands.shared.sample_tasks import Setting
 from idl_audit.commands.shared.subject import Subject
 from idl_audit.data.features import Features, read_features
 from idl_audit.data.perturbations import read_directions

@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from idl_audit.commands.shared.cluster import Cluster, Pack
-from idl_audit.commands.shared.deciding import Answer, Decided, Decider, Hands, Setting, Task
+from idl_audit.commands.shared.decider import Decider
+from idl_audit.commands.shared.deciding import Hands
+from idl_audit.commands.shared.sample_tasks import Answer, Decided, Setting, Task
 from idl_audit.commands.shared.subject import Subject
 from idl_audit.commands.shared.workers import Done, Lost
 from idl_audit.graph.files import open_model

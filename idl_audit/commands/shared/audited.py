@@ -10,8 +10,8 @@ from typing import Any, Final
 import numpy as np
 
 from idl_audit.commands.options.robustness import RobustnessOptions
-from idl_audit.commands.shared.deciding import Setting
 from idl_audit.commands.shared.demands import Demanded, read_demanded
+from idl_audit.commands.shared.sample_tasks import Setting
 from idl_audit.commands.shared.subject import Subject
 from idl_audit.data.group_columns import read_groups
 from idl_audit.data.numbers import check_eps_units

@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from idl_audit.commands.shared.deciding import Decided, Largest, SampleTasks
+from idl_audit.commands.shared.sample_tasks import Decided, Largest, SampleTasks
 from idl_audit.data.samples import SampleStream
 from idl_audit.decide.ladder import Parts, Result
 from idl_audit.proof.files.strict_json import Entry

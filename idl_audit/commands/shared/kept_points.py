@@ -10,7 +10,7 @@ from typing import Final, Self
 
 import numpy as np
 
-from idl_audit.commands.shared.deciding import Decided
+from idl_audit.commands.shared.sample_tasks import Decided
 from idl_audit.decide.ladder import Result
 from idl_audit.values.arrays import Float32Array
 from idl_audit.values.errors import OptionError
