@@ -481,7 +481,7 @@ def test_an_interruption_before_the_first_sample_says_so(files, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(robustness, "open_subject", interrupted)
+    monkeypatch.setattr(robustness, "opened_for", interrupted)
     found = run("certify", MODEL, "-d", DATA, "-e", "0.01", "-f", "json", "-o", "out/r.json")
     assert (found.code, found.out, found.err) == (130, "", "error: interrupted\n")
     assert list((files / "out").iterdir()) == []
