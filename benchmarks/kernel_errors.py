@@ -4,8 +4,10 @@ Every activation of one variable that is computed by a library function, as its 
 exporters write, in onnxruntime without and with its optimisations and in torch, and as recurrent layers have it
 (`benchmarks.recurrent_kernels`), on all 2^32 float32 inputs or every
 N-th of them. The reference is the activation itself in float64 (`idl_audit.implicit.activations`), which proofs are
-about; a test compares it with mpmath. The inputs are cut into 1,024 bins of 2^22 neighbouring numbers, half an octave
-each, those around 1 first; of each bin the greatest |error|, |error| / |z| and |error| / |phi(z)| are kept.
+about; a test compares it with mpmath. Where torch's float64 kernel of the same function is faster, it takes its
+place for each 2^16 inputs on every 64th of which the two agree to 2^-44. The inputs are cut into 1,024 bins of 2^22
+neighbouring numbers, half an octave each, those around 1 first; of each bin the greatest |error|, |error| / |z| and
+|error| / |phi(z)| are kept.
 
 Results depend on the position in the tensor: a vector's body is measured with 2^16 inputs at a time, its tail with
 tensors of 1 to 64 inputs at 16 alignments, on a sample of every bin.
@@ -46,6 +48,10 @@ BIN: Final = 2**22
 BLOCK: Final = 2**16
 TAILS: Final = 2**11
 """Inputs of a bin that are run in short tensors too."""
+SPOTS: Final = 2**10
+"""Inputs of a block at which the reference is the activation itself."""
+AGREEMENT: Final = 2.0**-44
+"""A float64 kernel is a reference where it is that close to the activation, of the value."""
 OPSET: Final = 21
 Kernel = Callable[[Float32Array], Float32Array]
 
@@ -73,6 +79,32 @@ class Function:
     layers: Mapping[str, Kernel] = field(default_factory=dict)
     """Places within layers at which it is applied, besides."""
 
+    has_faster: bool = False
+    """Whether torch's float64 kernel is faster than the activation itself."""
+
+    def with_faster(self) -> Function:
+        """Return the function, told whether torch's float64 kernel is faster."""
+        z = _inputs(order()[0], 1, slice(BLOCK)).astype(np.float64)
+        seconds = []
+        for faster in (False, True):
+            trial = replace(self, has_faster=faster)
+            trial.reference(z)
+            start = time.process_time()
+            for _ in range(8):
+                trial.reference(z)
+            seconds.append(time.process_time() - start)
+        return replace(self, has_faster=seconds[1] < seconds[0])
+
+    def reference(self, z: FloatArray) -> FloatArray:
+        """Return phi(z) in float64: by torch, where that is the activation itself as far as every 64th value tells."""
+        if not self.has_faster:
+            return self.exact(z)
+        with torch.inference_mode():
+            values = np.asarray(self.in_torch(torch.from_numpy(z)).numpy())
+        some = np.s_[:: -(-len(z) // SPOTS)]
+        exact = self.exact(z[some])
+        return values if _agree(values[some], exact) else self.exact(z)
+
     def forms(self) -> list[Form]:
         """Return every way in which it is computed here, those that give the same bits only once."""
         every = [
@@ -87,6 +119,12 @@ class Function:
     def _torch(self, x: Float32Array) -> Float32Array:
         with torch.inference_mode():
             return np.asarray(self.in_torch(torch.from_numpy(x)).numpy())
+
+
+def _agree(values: FloatArray, exact: FloatArray) -> bool:
+    """Whether values are the exact ones but for float64 rounding; NaN agrees with NaN alone."""
+    close = np.abs(values - exact) <= AGREEMENT * np.abs(exact)
+    return bool((close | (values == exact) | (np.isnan(values) & np.isnan(exact))).all())
 
 
 LEVELS: Final = MappingProxyType(
@@ -332,17 +370,26 @@ class _Seen:
 
     def add(self, function: Function, x: Float32Array, y: Float32Array, exact: _Exact) -> None:
         """Take what a kernel makes of inputs into account."""
-        off = np.abs(y - exact.values)
-        if not exact.all_count:
+        off = y.astype(np.float64)
+        off -= exact.values
+        np.abs(off, out=off)
+        if exact.counts is not None:
             off = np.where(exact.counts, off, 0.0)
-        off = np.where(np.isnan(off), np.inf, off) if np.isnan(off.sum()) else off
-        for column, values in enumerate((off, off * exact.by_input, off * exact.by_value)):
+        largest = float(off.max())
+        if math.isnan(largest):
+            off, largest = np.where(np.isnan(off), np.inf, off), math.inf
+        for column, sizes in enumerate((None, exact.inputs, exact.sizes)):
+            # what is divided by is at least sizes.least: most blocks cannot raise a maximum
+            if sizes is not None and not _quotient(largest, sizes.least) > self.numbers[column]:
+                continue
+            values = off if sizes is None else np.divide(off, sizes.all, out=np.zeros_like(off), where=off > 0)
             if (greatest := values.max()) > self.numbers[column]:
                 self.numbers[column], self.numbers[column + 3] = greatest, x[values.argmax()]
         for end, side in zip(function.values, (-1.0, 1.0), strict=True):
-            if (side * y).max() > side * end or not exact.all_count:
-                beyond = np.where(exact.counts, side * (y - end), 0.0)
-                self.numbers[6] = max(self.numbers[6], float(beyond.max(initial=0.0)))
+            if side * (float(y.max() if side > 0 else y.min()) - end) <= self.numbers[6]:
+                continue
+            past = np.where(True if exact.counts is None else exact.counts, side * (y - end), 0.0)
+            self.numbers[6] = max(self.numbers[6], float(past.max(initial=0.0)))
         self.numbers[7] += len(x)
 
     def steps(self, function: Function, x: Float32Array, y: Float32Array, exact: _Exact) -> None:
@@ -352,10 +399,35 @@ class _Seen:
         rises = (function.rises > 0) != np.signbit(x[-1])
         wrong = y[1:] < y[:-1] if rises else y[1:] > y[:-1]
         if wrong.any():
-            wrong &= exact.counts[1:] & exact.counts[:-1]
+            if exact.counts is not None:
+                wrong &= exact.counts[1:] & exact.counts[:-1]
             self.numbers[8] += np.count_nonzero(wrong)
             ulps = np.abs(y[1:][wrong] - y[:-1][wrong]) / np.spacing(np.abs(y[1:][wrong]))
             self.numbers[9] = max(self.numbers[9], float(ulps.max(initial=0.0)))
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """|v| of some numbers v."""
+
+    all: FloatArray
+    least: float
+    all_count: bool
+    """Whether all are numbers below 2^127."""
+
+    @classmethod
+    def of(cls, numbers: FloatArray) -> _Sizes:
+        """Return the sizes of some numbers."""
+        sizes = np.abs(numbers)
+        least = float(sizes.min())
+        if math.isnan(least):
+            least = float(np.fmin.reduce(sizes))
+        return cls(sizes, least, bool(sizes.max() < LARGEST))
+
+
+def _quotient(a: float, b: float) -> float:
+    """Return a / b for a, b >= 0: 0 / 0 is 0, as no error is none of whatever size."""
+    return a / b if b > 0 else math.inf if a > 0 else 0.0
 
 
 @dataclass(frozen=True)
@@ -363,19 +435,19 @@ class _Exact:
     """The exact values at some inputs, and what errors are divided by."""
 
     values: FloatArray
-    counts: np.ndarray[Any, np.dtype[np.bool_]]
-    """Where phi is a number, and no overflow is near: bounds refuse what reaches 2^127."""
-    by_input: FloatArray
-    by_value: FloatArray
-    all_count: bool
+    counts: np.ndarray[Any, np.dtype[np.bool_]] | None
+    """Where phi is a number, and no overflow is near: bounds refuse what reaches 2^127. None: everywhere."""
+    inputs: _Sizes
+    sizes: _Sizes
 
     @classmethod
     def of(cls, function: Function, x: Float32Array) -> _Exact:
+        """Return the exact values at some inputs."""
         z = x.astype(np.float64)
-        values = function.exact(z)
-        sizes, inputs = np.abs(values), np.abs(z)
-        counts = (sizes < LARGEST) & (inputs < LARGEST)
-        return cls(values, counts, 1.0 / inputs, 1.0 / sizes, bool(counts.all()))
+        values = function.reference(z)
+        inputs, sizes = _Sizes.of(z), _Sizes.of(values)
+        everywhere = inputs.all_count and sizes.all_count
+        return cls(values, None if everywhere else (sizes.all < LARGEST) & (inputs.all < LARGEST), inputs, sizes)
 
 
 def measure_bin(function: Function, forms: Sequence[Form], number: int, every: int) -> tuple[FloatArray, float]:
@@ -391,18 +463,18 @@ def _measured_bin(function: Function, forms: Sequence[Form], number: int, every:
     for start in range(0, n, BLOCK):
         x = _inputs(number, every, slice(start, start + BLOCK))
         exact = _Exact.of(function, x)
-        if not exact.counts.any():
+        if exact.counts is not None and not exact.counts.any():
             for one in found:
                 one.numbers[7] += len(x)
             continue
-        least = min(least, float(np.abs(exact.values[exact.counts]).min()))
+        least = min(least, exact.sizes.least if exact.counts is None else float(exact.sizes.all[exact.counts].min()))
         for form, one in zip(forms, found, strict=True):
             y = form.run(x)
             one.add(function, x, y, exact)
             one.steps(function, x, y, exact)
     x = np.ascontiguousarray(_inputs(number, every)[:: max(1, n // TAILS)])
     exact = _Exact.of(function, x)
-    if exact.counts.any():
+    if exact.counts is None or exact.counts.any():
         for form, one in zip(forms, found, strict=True):
             one.add(function, x, _in_short_tensors(form.run, x), exact)
     return np.stack([one.numbers for one in found]), least
@@ -427,6 +499,7 @@ def measure(function: Function, every: int, state: Path, *, seconds: float = mat
         state: the folder of such files.
         seconds: of the processor, after which it stops between two bins.
     """
+    function = function.with_faster()
     forms = function.forms()
     bins = Bins.read(state, function.name)
     start = time.process_time()
