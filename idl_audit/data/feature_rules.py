@@ -15,6 +15,8 @@ MOST_RULES: Final = 256
 LONGEST: Final = 4096
 """Characters of a rule."""
 SIGN: Final = re.compile(r"<=|>=|=")
+LARGEST: Final = 10**100
+"""Of coefficients and constants: sums of them stay far from the end of float64."""
 DECIMAL: Final = re.compile(r"(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,3})?")
 
 
@@ -59,6 +61,8 @@ def _rule(entry: object, features: Sequence[Named], where: str) -> list[LinearRu
     terms = {j: c for j, c in terms.items() if c}
     if not terms:
         raise DataError(f"{where} is about no feature")
+    if max(map(abs, (limit, *terms.values()))) > LARGEST:
+        raise DataError(f"{where} has a number beyond 1e100; scale the rule")
     found = []
     for factor in {"<=": (1,), ">=": (-1,), "=": (1, -1)}[sign]:
         coefficients = tuple(factor * c for c in terms.values())
@@ -84,6 +88,8 @@ def _side(text: str, features: Sequence[Named], where: str) -> dict[int, Fractio
         number = DECIMAL.match(rest)
         factor, name = Fraction(sign), None
         if number and not any(rest.startswith(one) and len(one) > number.end() for one in known):
+            if number[0] in known:
+                raise DataError(f"{where}: {number[0]} is a number, and a feature's name; give the feature another")
             factor, rest = factor * Fraction(number[0]), rest[number.end() :].lstrip()
             if rest.startswith("*"):
                 rest = rest[1:].lstrip()
@@ -93,6 +99,8 @@ def _side(text: str, features: Sequence[Named], where: str) -> dict[int, Fractio
         if name is not None:
             rest = rest[len(name) :].lstrip()
             one = known[name]
+            if DECIMAL.fullmatch(name):
+                raise DataError(f"{where}: {name} is a number, and a feature's name; give the feature another")
             if one.kind == "categorical":
                 raise DataError(f"{where} speaks of {name}, which is a category; rules are about numbers")
         place = CONSTANT if name is None else known[name].place

@@ -19,6 +19,7 @@ from idl_audit.proof.float_margins import Arithmetic
 from idl_audit.search.judge import Found, Judge
 from idl_audit.values.arrays import Float32Array, FloatArray
 from idl_audit.values.budget import Budget
+from idl_audit.values.errors import BudgetError
 from idl_audit.values.margins import predictions
 from idl_audit.values.mixed import Cell
 from idl_audit.values.network import Network
@@ -93,6 +94,12 @@ class Rows:
         return model, asked, Query(query.box, alternatives)
 
     def _grown(self) -> Result:
+        try:
+            return self._grown_in_time()
+        except BudgetError:  # between rows that the network is asked about
+            return Result(Verdict.UNKNOWN, reason=Reason.TIME_LIMIT)
+
+    def _grown_in_time(self) -> Result:
         open_ = [self.cell]
         if self._tried(self.cell, FIRST_ROWS):
             return self._falsified()

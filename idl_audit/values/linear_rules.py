@@ -82,8 +82,9 @@ def _moved(rule: LinearRule, row: Float32Array, lo: Float32Array, hi: Float32Arr
     for j, c in zip(rule.columns, rule.coefficients, strict=True):
         if frozen[j] or lo[j] > hi[j]:
             continue
-        wanted = np.float32(Fraction(float(row[j])) - over / c)
         exact = Fraction(float(row[j])) - over / c
+        exact = min(max(exact, Fraction(float(lo[j]))), Fraction(float(hi[j])))  # a small c asks for more
+        wanted = np.float32(exact)
         if (Fraction(float(wanted)) > exact) if c > 0 else (Fraction(float(wanted)) < exact):
             wanted = np.nextafter(wanted, np.float32(-np.inf if c > 0 else np.inf))
         row[j] = min(max(wanted, lo[j]), hi[j])

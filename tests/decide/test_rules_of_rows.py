@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from itertools import product
+from itertools import count, product
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from idl_audit.decide.mixed import Rows
 from idl_audit.implicit.front import with_input_rows
 from idl_audit.values.budget import Budget
 from idl_audit.values.errors import DataError
-from idl_audit.values.verdicts import Verdict
+from idl_audit.values.verdicts import Reason, Verdict
 from tests.shared.command_line import gemm, network, run
 from tests.shared.pairs import chain, layered
 
@@ -57,6 +57,8 @@ REFUSED = {
     'holds = "a <= b"\ntolerance = -1': "tolerance",
     "holds = 3": "two sides",
     'says = "a <= b"': "needs holds",
+    'holds = "1e400 * a <= b"': "beyond 1e100",
+    'holds = "a <= b + 1e101"': "beyond 1e100",
 }
 
 
@@ -64,6 +66,23 @@ REFUSED = {
 def test_what_is_no_rule_is_refused(tmp_path: Path, rule: str) -> None:
     with pytest.raises(DataError, match=REFUSED[rule]):
         features(tmp_path / "f.toml", rule)
+
+
+@pytest.mark.parametrize("rule", ["a <= 2", "2 * 2 <= a", "2 <= a", "a <= b - 2"])
+def test_a_number_that_is_a_features_name_is_neither(tmp_path: Path, rule: str) -> None:
+    more = NUMBERS + '[[feature]]\nname = "2"\nrange = [0, 8]\n'
+    with pytest.raises(DataError, match="2 is a number, and a feature's name"):
+        features(tmp_path / "f.toml", f'holds = "{rule}"', text=more)
+    assert features(tmp_path / "f.toml", 'holds = "a <= 2.0 * b"', text=more).rules[0].coefficients[1] == -2
+
+
+def test_rows_are_moved_by_coefficients_of_any_size(tmp_path: Path) -> None:
+    """A step beyond all floats is one to the end of the range."""
+    found = features(tmp_path / "f.toml", 'holds = "1e-60 * a <= 1e-400 * total + b - 3"')
+    cell = found.cell(np.array([0.0, 6.0, 0.0]), 6.0, protected=False)
+    (moved,) = cell.mended(np.array([[5.0, 0.0, 5.0]], np.float32))
+    assert moved.tolist() == [0.0, pytest.approx(3.0), 6.0]
+    assert cell.contains(moved[None])[0]
 
 
 def test_a_category_has_no_rule_and_a_sample_satisfies_all(tmp_path: Path) -> None:
@@ -93,6 +112,19 @@ def test_rows_that_break_a_rule_neither_falsify_nor_keep_from_a_proof(tmp_path: 
     tight = scored([-1, -1, 1], -0.25)
     looser = features(tmp_path / "f.toml", 'holds = "total = a + b"\ntolerance = 0.5')
     assert decided(tight, np.array([1.0, 2.0, 3.5]), 0, looser, 1.0)[0].verdict is Verdict.FALSIFIED
+
+
+@pytest.mark.parametrize("seconds", [0, 1, 2, 3, 5, 9, 20])
+def test_time_that_is_over_anywhere_leaves_a_sample_open(tmp_path: Path, seconds: int) -> None:
+    """A clock that moves on by one second each time it is looked at."""
+    ticks = count()
+    found = features(tmp_path / "f.toml", 'holds = "total = a + b"')
+    row, model = np.array([1.0, 2.0, 3.0]), scored([-1, 1, 0.01], 0.5)
+    budget = Budget.of(seconds, clock=lambda: float(next(ticks)))
+    network_ = lambda u: model(u.astype(np.float64))  # noqa: E731
+    result = Rows(model, network_, row, 0, found.cell(row, 0.5, protected=False), Options(), budget).decide()
+    assert result.verdict in (Verdict.CERTIFIED, Verdict.UNKNOWN)
+    assert result.verdict is not Verdict.UNKNOWN or result.reason is Reason.TIME_LIMIT
 
 
 @pytest.mark.parametrize("seed", range(4))
