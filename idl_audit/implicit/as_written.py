@@ -25,6 +25,7 @@ from idl_audit.implicit.activations.contraction import Contraction
 from idl_audit.implicit.activations.jumping import Stairs
 from idl_audit.implicit.affine import AffineForm, Whole
 from idl_audit.implicit.build import Walked, assembled, walk_graph
+from idl_audit.implicit.inside import LOSSES, Inside, divides_by_little, inside_of, jumps_elsewhere
 from idl_audit.implicit.kernels import (
     ARITHMETICS,
     EXACT,
@@ -72,6 +73,8 @@ class Rounding:
     """What the function is computed of, exactly, is no less: where the block's own row does not say so."""
     besides: float = 0.0
     """What is added to the error of what is read, whatever its size."""
+    inside: Inside | None = None
+    """Of a linear operator: the numbers that it makes before it divides or scales them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -229,9 +232,6 @@ _SCATTERS: Final = ("Scatter", "ScatterElements", "ScatterND")
 
 _OF_LRN_ITSELF: Final = frozenset({"product", "square"})
 """Activations of LRN that do not read bias + (a sum of squares)."""
-
-_LOSSES: Final = frozenset({"NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss"})
-"""Operators that divide by a sum of weights, which runtimes add up."""
 
 _FAR: Final = 2.0**62
 """Products of two factors below this are finite."""
@@ -491,6 +491,12 @@ class _AsWrittenWalk(Walk):
             why = f", {WHY[node.op]}" if node.op in WHY else ""
             self.unknown.append(f"{node.op} node '{shown(node.label)}'{why}")
             return results
+        if node.op == "Div" and divides_by_little(arguments[1], self._arithmetic):
+            self.unknown.append(
+                f"{node.op} node '{shown(node.label)}', by a number whose inverse has none in the format"
+            )
+        if node.op == "Shrink" and jumps_elsewhere(node, self._arithmetic):
+            self.unknown.append(f"{node.op} node '{shown(node.label)}', whose threshold some runtimes round to 16 bits")
         if is_of_another_grid(node, arguments):
             self.unknown.append(
                 f"{node.op} node '{shown(node.label)}', a second grid that runtimes merge with the first"
@@ -522,14 +528,16 @@ class _AsWrittenWalk(Walk):
             "states": Rounding(True, arithmetic, kernel=rule.final(node, arithmetic)),
             "composed": Rounding(False, arithmetic, share),
         }
-        self.roundings[-1] = made[rule.kind]
+        is_wide = node.op in _IN_ACCUMULATORS | LOSSES and arithmetic.name in _HALF
+        inside = inside_of(node, arguments, form, FLOAT32 if is_wide else arithmetic) if rule.kind == "linear" else None
+        self.roundings[-1] = replace(made[rule.kind], inside=inside)
         return ended
 
 
 def _share(node: Node, rule: _Rule, form: AffineForm, arithmetic: Arithmetic) -> float:
     """Return gamma of an operator that adds up."""
     terms = sum(linear_map.row_terms for linear_map in form.terms.values())
-    if node.op in _LOSSES:
+    if node.op in LOSSES:
         terms *= 2
     if node.op in _IN_ACCUMULATORS:
         return arithmetic.gamma(terms, rule.spare)
@@ -538,7 +546,7 @@ def _share(node: Node, rule: _Rule, form: AffineForm, arithmetic: Arithmetic) ->
 
 def _weight(node: Node, form: AffineForm) -> float:
     """Return by how much a result of an operator moves, at most, where all logarithms in it are off by 1."""
-    if node.op not in _LOSSES:
+    if node.op not in LOSSES:
         return 1.0
     weights = np.sum([linear_map.row_sums for linear_map in form.terms.values()], axis=0)
     return float(np.max(weights, initial=0.0))

@@ -31,6 +31,7 @@ import numpy as np
 
 from idl_audit.implicit.activations import Coupled
 from idl_audit.implicit.activations.base import FAR
+from idl_audit.implicit.activations.contraction import Contraction
 from idl_audit.implicit.activations.jumping import Jumping
 from idl_audit.implicit.activations.normalised import Normalised
 from idl_audit.implicit.activations.product import Product, paired
@@ -38,7 +39,7 @@ from idl_audit.implicit.activations.softmax import Softmax
 from idl_audit.implicit.affine import INPUT
 from idl_audit.implicit.as_written import AsWritten, Rounding
 from idl_audit.implicit.kernels import FLOAT32, Arithmetic
-from idl_audit.implicit.linear_maps import LinearMap
+from idl_audit.implicit.linear_maps import LinearMap, Selection
 from idl_audit.implicit.model import Affine, PoolWindows, StateBlock
 from idl_audit.proof.bounds import Interval
 from idl_audit.proof.intervals import affine_interval
@@ -73,6 +74,22 @@ class Tensor:
     def error(self) -> FloatArray:
         """|x' - x| at most."""
         return np.asarray((self.piece + self.before) * GROWN)
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """What runtimes may multiply out of the linear operators before a tensor, in any order; over m boxes."""
+
+    load: FloatArray
+    """The sum, over the products in an entry of the merged maps, of the sizes that the entry is multiplied by, (m,)."""
+    gain: FloatArray
+    """Entries of the merged maps at most, (n,), each map alone among them; empty behind nonlinear operators."""
+    up: float = 1.0
+    """What is multiplied by scalars (not below 1) before it, or behind the product of matrices that it is."""
+    down: float = 1.0
+    """What is divided by scalars likewise."""
+    multiplied: bool = False
+    """Whether it is behind a product of matrices."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +130,7 @@ class FloatErrors:
     overflowing: BoolArray = field(init=False)
     """(m,): where a computed number may leave the format's range."""
     _states: dict[int, _State] = field(default_factory=dict)
+    _pieces: dict[int, _Piece] = field(default_factory=dict)
     _exact: dict[int, Interval] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -156,6 +174,7 @@ class FloatErrors:
     def _step(self, k: int) -> None:
         model, rounding = self.written.model, self.written.roundings[k]
         block, row = model.blocks[k], model.rows[k]
+        piece, lost = self._merged(row, rounding)
         read = self._read(row, rounding)
         if block.maximum is not None:
             read = self._largest(block.maximum)
@@ -168,7 +187,13 @@ class FloatErrors:
             z = Interval(np.maximum(z.lo, 0.0), np.maximum(z.hi, 0.0)).known
         self._exact[k] = Interval(*block.interval(z.lo, z.hi)).known
         made = self._through(k, block, rounding, z, read) if rounding.is_state else read
-        lost = _overflows(read.size, rounding.arithmetic) | _overflows(made.size, rounding.arithmetic)
+        if not rounding.is_state:
+            self._pieces[k] = piece
+        elif _is_of_products(block):
+            sizes = block(read.size).max(axis=1, initial=0.0) * piece.down**2 * GROWN
+            self._pieces[k] = _Piece(piece.load, np.zeros(0), piece.up**2, piece.down**2, True)
+            lost |= ~(np.maximum(sizes, piece.up**2) < _in_sums(rounding).largest)
+        lost |= _overflows(read.size, rounding.arithmetic) | _overflows(made.size, rounding.arithmetic)
         lost |= ~np.isfinite(made.error).all(axis=1)
         self.overflowing |= lost
         keep = np.where(lost, 0.0, 1.0)[:, None]  # the others go on without infinities
@@ -179,22 +204,58 @@ class FloatErrors:
         arithmetic = rounding.arithmetic
         m, n = len(self.inputs.lo), row.size
         sums = np.zeros((3 * m, n))
-        weights, count, widest = np.zeros(n), 1.0, np.zeros((m, 1))
+        weights, count = np.zeros(n), 1.0
         for source, linear_map in _sources(row):
             tensor = self.tensors[source]
             sums += _pushed_forwards(linear_map, np.vstack([tensor.size, tensor.piece, tensor.before]))
             weights += linear_map.row_sums
             count += linear_map.row_terms
-            widest = np.maximum(widest, tensor.size.max(axis=1, initial=0.0)[:, None])
         size, piece, before = sums.reshape(3, m, n) * GROWN
         constant = np.abs(row.constant) + row.constant_error
         if rounding.parts is not None:
             constant = np.maximum(constant, rounding.parts)
         size, piece = size + constant, piece + row.constant_error + rounding.besides
         if rounding.share:
-            flushed = arithmetic.smallest * (count + weights + count * widest)
+            after = 1.0 if rounding.inside is None else rounding.inside.after
+            merged, sums = self._merged(row, rounding)[0], _in_sums(rounding)
+            load = merged.load[:, None] if _multiplies(row) else 0.0
+            flushed = arithmetic.smallest * after * (count + weights + load)
+            if merged.multiplied:  # by scalars before the product, or behind it, or by the product of these
+                flushed = flushed * merged.up + sums.smallest * merged.down * merged.load[:, None]
             piece = piece + rounding.share * size + flushed
         return Tensor((size + piece) * GROWN, piece * GROWN, before)
+
+    def _merged(self, row: Affine, rounding: Rounding) -> tuple[_Piece, BoolArray]:
+        """Return what may be merged into an affine map, and where numbers on the way may leave the range, (m,).
+
+        Entries of W3 W2 W1 are sums of products which may be subnormal in the format, or too large for it, whatever
+        they are multiplied by then.
+        """
+        load, gain, merged = np.zeros(len(self.inputs.lo)), np.zeros(row.size), np.zeros(row.size)
+        widest, up, down_by, multiplied = np.zeros_like(load), 1.0, 1.0, False
+        for source, linear_map in _sources(row):
+            piece, sizes = self._pieces.get(source), self.tensors[source].size.max(axis=1, initial=0.0)
+            widest = np.maximum(widest, sizes)
+            if piece is not None:
+                up, down_by = max(up, piece.up), max(down_by, piece.down)
+                multiplied |= piece.multiplied
+            multiplied |= not isinstance(linear_map, Selection)
+            load = load + linear_map.row_terms * (sizes if piece is None else np.maximum(sizes, piece.load))
+            if piece is None or not piece.gain.size:
+                gain = gain + linear_map.row_sums
+            else:
+                own = _pushed_forwards(linear_map, np.maximum(piece.gain, 1.0)[None])[0]
+                gain, merged = gain + own, merged + own
+        scalar = _scalar(row)
+        up, down_by = up * max(1.0, scalar), down_by * max(1.0, 1 / scalar)
+        largest, inside = rounding.arithmetic.largest, rounding.inside
+        lost = np.full(len(load), _multiplies(row) and not bool((merged < largest).all()))
+        if multiplied and max(up, down_by) > 1:
+            sizes = np.maximum(np.max(gain, initial=1.0) * widest, up) * down_by * GROWN
+            lost |= ~(sizes < _in_sums(rounding).largest)
+        if inside is not None:
+            lost |= ~(inside.factor * (widest + inside.shift) * GROWN < inside.largest)
+        return _Piece(load * GROWN, gain * GROWN, up, down_by, multiplied), lost
 
     def _largest(self, pool: PoolWindows) -> Tensor:
         """Return what is known of maxima of entries of another block: a maximum moves no more than its window does."""
@@ -209,6 +270,8 @@ class FloatErrors:
             error = self._sharpened(k, block, z, read)
         reach = z.largest + error
         own, crossed = _off(block, rounding, reach, x.largest) + smallest, None
+        if _is_of_products(block):
+            own = own + self._scaled(k, block, rounding, reach)
         if isinstance(block.activation, Coupled) or block.maximum is not None:
             centre = np.zeros_like(error)
             moved = _moved(block, z, error)
@@ -237,6 +300,15 @@ class FloatErrors:
             whole = (np.abs(centre) * error + added) * GROWN
         self._states[k] = _State(read.piece, centre, added, error, crossed)
         return Tensor((x.largest + whole) * GROWN, np.zeros_like(whole), whole)
+
+    def _scaled(self, k: int, block: StateBlock, rounding: Rounding, reach: FloatArray) -> FloatArray:
+        """Return what products of matrices lose, besides, where scalars before them are multiplied into one behind."""
+        piece = self._merged(self.written.model.rows[k], rounding)[0]
+        inner = block.activation.inner if isinstance(block.activation, Contraction) else 1
+        lost = 2 * inner * rounding.arithmetic.smallest * (piece.up**2 - 1)
+        if piece.up == piece.down == 1:
+            return np.zeros_like(reach)
+        return np.asarray(lost + _in_sums(rounding).smallest * piece.down**2 * GROWN * block(reach))
 
     # --- backwards ----------------------------------------------------------------------------------------------------
 
@@ -432,6 +504,32 @@ def _overflows(size: FloatArray, arithmetic: Arithmetic) -> BoolArray:
 def _sources(row: Affine) -> list[tuple[int, LinearMap]]:
     pairs = list(row.states.items())
     return [*pairs, (INPUT, row.input)] if row.input is not None else pairs
+
+
+def _is_of_products(block: StateBlock) -> bool:
+    """Whether a block's states are products of tensors, or sums of these."""
+    return isinstance(block.activation, Contraction | Product) or block.activation.name == "square"
+
+
+def _scalar(row: Affine) -> float:
+    """Return c where an affine map multiplies everything by c or -c, else 1."""
+    weights = [one.row_weights if isinstance(one, Selection) else np.zeros(2) for _, one in _sources(row)]
+    sizes = np.unique(np.abs(np.concatenate(weights))) if weights else np.ones(1)
+    sizes = sizes[sizes > 0]
+    is_selected = all(isinstance(one, Selection) for _, one in _sources(row))
+    return float(sizes[0]) if is_selected and sizes.size == 1 else 1.0
+
+
+def _in_sums(rounding: Rounding) -> Arithmetic:
+    """Return the format that sums of products are made in."""
+    return FLOAT32 if rounding.arithmetic.unit > FLOAT32.unit else rounding.arithmetic
+
+
+def _multiplies(row: Affine) -> bool:
+    """Whether some factor of an affine map is not 1, -1 or 0."""
+    return not all(
+        isinstance(one, Selection) and np.isin(np.abs(one.row_weights), (0.0, 1.0)).all() for _, one in _sources(row)
+    )
 
 
 def _pushed_forwards(linear_map: LinearMap, values: FloatArray) -> FloatArray:

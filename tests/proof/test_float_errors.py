@@ -482,3 +482,63 @@ def test_products_of_two_tensors_of_the_input_round_no_more_than_their_bound(wha
         assert np.isfinite(bound).all()
         for found in written.runs(points):
             assert (np.abs(found.reshape(exact_values.shape) - exact_values) <= bound).all()
+
+
+# --- what runtimes make on the way ------------------------------------------------------------------------------------
+
+
+def picture(nodes: Nodes, constants: Mapping[str, Any], dtype: str = "float32") -> Written:
+    """A network of one pixel whose result is brought to the size of 1 behind a ReLU."""
+    first = ("Reshape", "u shape", "p", {})
+    ends = [("Relu", "m", "r", {}), ("Mul", "r last", "y", {})]
+    values = {name: np.asarray(value, dtype) for name, value in constants.items()}
+    return Written([first, *nodes, *ends], values | {"shape": np.array([1, 1, 1, 1])}, 1, dtype=dtype)
+
+
+@pytest.mark.parametrize("other", ["Mul", "BatchNormalization"])
+@pytest.mark.parametrize(("w", "s", "u"), [(1e30, 1e30, 1e-35), (1e-30, 1e-30, 1e30)])
+def test_weights_that_runtimes_multiply_out_may_leave_the_range(other: str, w: float, s: float, u: float) -> None:
+    """onnxruntime folds both into one convolution, whose weight is inf, or 0."""
+    shape, reads = ((1, 1, 1), "c s") if other == "Mul" else ((1,), "c s zero zero one")
+    values = {"w": np.full((1, 1, 1, 1), w), "s": np.full(shape, s), "zero": [0.0], "one": [1.0]}
+    last = min(1 / (w * s * u), 1e30)
+    network = picture([("Conv", "p w", "c", {}), (other, reads, "m", {})], values | {"last": [last]})
+    points = grid(u, 1.2 * u, 3)
+    off = np.abs(network.runs(points)[1] - network.model(points.astype(np.float64)))
+    assert np.all((off <= network.bound(u, 1.2 * u)) & (network.bound(u, 1.2 * u) > 1e-3) | np.isnan(off))
+    assert network.bound(u, 1.2 * u)[0] > 1e9 * 1e-7
+
+
+@pytest.mark.parametrize("op", ["ReduceMean", "GlobalAveragePool", "AveragePool"])
+def test_a_sum_that_leaves_the_range_before_it_is_divided_has_no_bound(op: str) -> None:
+    attributes = {"kernel_shape": (2, 2)} if op == "AveragePool" else {}
+    nodes = [("Mul", "u k", "a", {}), ("Reshape", "a shape", "p", {}), (op, "p", "m", attributes)]
+    values = {"k": single(1.5e38), "shape": np.array([1, 1, 2, 2]), "last": single(1e-38)}
+    network = Written([*nodes, ("Mul", "m last", "y", {})], values, 4)
+    assert not all(np.isfinite(run).all() for run in network.runs(single(1, 1, 1, 1)[None]))
+    assert network.bound(0.9, 1.0).min() == np.inf
+    assert network.bound(0.1, 0.2).max() < 1e-5
+
+
+@pytest.mark.parametrize(("alpha", "w", "u"), [(1e-10, 1e10, 1e30), (1e30, 1e-20, 1e-25)])
+def test_a_product_is_made_before_it_is_scaled(alpha: float, w: float, u: float) -> None:
+    network = Written([("Gemm", "u w", "y", {"alpha": alpha})], {"w": np.full((4, 2), w)}, 4)
+    points = np.full((1, 4), u, np.float32)
+    off = np.abs(network.runs(points)[0] - network.model(points.astype(np.float64)))
+    assert (np.nan_to_num(off, nan=np.inf) <= network.bound(points[0], points[0])).all()
+
+
+@pytest.mark.parametrize(("c", "u"), [(1e-22, 1e25), (1e20, 1e-20)])
+def test_scalars_before_a_product_of_matrices_are_multiplied_into_one_behind_it(c: float, u: float) -> None:
+    nodes = [
+        ("Reshape", "u shape", "p", {}),
+        ("Mul", "p c", "a", {}),
+        ("Transpose", "p", "t", {"perm": (1, 0)}),
+        ("Mul", "t c", "b", {}),
+        ("MatMul", "a b", "m", {}),
+        ("Relu", "m", "y", {}),
+    ]
+    network = Written(nodes, {"c": single(c).reshape(()), "shape": np.array([2, 3])}, 6)
+    points = np.full((1, 6), u, np.float32)
+    off = np.abs(network.runs(points)[1] - network.model(points.astype(np.float64)))
+    assert (np.nan_to_num(off, nan=np.inf) <= network.bound(points[0], points[0])).all()

@@ -295,3 +295,31 @@ def test_what_is_cast_like_a_constant_of_float16_is_float16(tmp_path: Path) -> N
     ]
     written = as_written(read(proto(nodes, {"k": np.float16([0.3])}, 1, FLOAT, FLOAT), tmp_path))
     assert {one.arithmetic.name for one in written.roundings} == {"float16"}
+
+
+def test_small_weights_that_are_merged_lose_what_float16_has_no_numbers_for(tmp_path: Path) -> None:
+    """1e-4 u 1e-4, u about 1e4: onnxruntime's one weight is 0."""
+    nodes = [
+        node("Reshape", ["u", "shape"], ["p"]),
+        node("Conv", ["p", "w"], ["c"]),
+        node("Mul", ["c", "s"], ["m"]),
+        node("Relu", ["m"], ["r"]),
+        node("Mul", ["r", "q"], ["y"]),
+    ]
+    values = {"shape": np.array([1, 1, 1, 1]), "w": np.full((1, 1, 1, 1), 1e-4), "s": np.full((1, 1, 1), 1e-4)}
+    model = proto(nodes, values | {"q": np.array([1e4])}, 1)
+    points = np.linspace(1e4, 1.2e4, 9).astype(np.float16)[:, None]
+    graph = read(model, tmp_path)
+    assert (off(graph, points, *runs(model, points)) <= bound(graph, points)).all()
+
+
+@pytest.mark.parametrize(("place", "is_known"), [(0.3, False), (0.25, True)])
+def test_a_threshold_that_torch_rounds_has_no_bound(place: float, is_known: bool, tmp_path: Path) -> None:
+    graph = read(proto([node("Shrink", ["u"], ["y"], lambd=place, bias=0.0)], {}, 2), tmp_path)
+    z = torch.tensor([np.float16(place)])
+    assert bool(torch.nn.functional.hardshrink(z, place) == (z if float(z) > np.float32(place) else 0)) == is_known
+    if is_known:
+        as_written(graph)
+        return
+    with pytest.raises(UnsupportedModelError, match="round to 16 bits"):
+        as_written(graph)
