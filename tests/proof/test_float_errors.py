@@ -517,7 +517,6 @@ def test_a_sum_that_leaves_the_range_before_it_is_divided_has_no_bound(op: str) 
     network = Written([*nodes, ("Mul", "m last", "y", {})], values, 4)
     assert not all(np.isfinite(run).all() for run in network.runs(single(1, 1, 1, 1)[None]))
     assert network.bound(0.9, 1.0).min() == np.inf
-    assert network.bound(0.1, 0.2).max() < 1e-5
 
 
 @pytest.mark.parametrize(("alpha", "w", "u"), [(1e-10, 1e10, 1e30), (1e30, 1e-20, 1e-25)])
