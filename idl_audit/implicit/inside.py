@@ -50,23 +50,30 @@ def inside_of(
     """
     largest = arithmetic.largest
     if node.op in _DIVIDE_SUMS:
-        weights = [
-            np.abs(value).max(initial=1.0) for value in arguments[2:3] if node.op in LOSSES and value is not None
-        ]
+        constants = [value for value in arguments[2:3] if node.op in LOSSES and isinstance(value, np.ndarray)]
+        weights = [float(np.abs(value).max(initial=1.0)) for value in constants]
         terms = sum(linear_map.row_terms for linear_map in form.terms.values())
         return Inside(max(1.0, *weights, 1.0) * terms, largest=largest)
     if node.op == "Gemm":
         alpha, beta = (abs(float_attribute(node, name, 1.0)) for name in ("alpha", "beta"))
         weights = np.sum([linear_map.row_sums for linear_map in form.terms.values()], axis=0)
-        least = min(1.0, alpha, beta)
-        factor = float(np.max(weights, initial=0.0)) / least if least > 0 else math.inf
+        least = min(scale for scale in (1.0, alpha, beta) if scale > 0)
+        factor = float(np.max(weights, initial=0.0)) / least
+        if alpha == 0:  # products that the map has nothing of may be made all the same; 0 times C is finite
+            factor = max(factor, *(_total(value) for value in arguments[:2]))
         return Inside(factor, after=max(1.0, alpha, beta), largest=largest)
     if node.op == "BatchNormalization":
         scale, _, mean, variance = (np.asarray(value, np.float64) for value in arguments[1:5])
-        factor = (1 + 1e-9) / np.sqrt(variance + float_attribute(node, "epsilon", 1e-5))
+        inverse = (1 + 1e-9) / np.sqrt(variance + float_attribute(node, "epsilon", 1e-5))
         after = np.abs(scale).max(initial=1.0)
-        return Inside(float(factor.max(initial=0.0)), float(np.abs(mean).max(initial=0.0)), float(after), largest)
+        shift = float(np.abs(mean).max(initial=0.0))
+        return Inside(float(inverse.max(initial=0.0)), shift, float(after), largest)
     return None
+
+
+def _total(value: TensorValue | None) -> float:
+    """Return the sum of the sizes of a constant; 0 of what depends on the input."""
+    return 0.0 if value is None or isinstance(value, AffineForm) else float(np.abs(value.astype(np.float64)).sum())
 
 
 def jumps_elsewhere(node: Node, arithmetic: Arithmetic) -> bool:

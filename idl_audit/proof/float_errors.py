@@ -217,11 +217,11 @@ class FloatErrors:
         size, piece = size + constant, piece + row.constant_error + rounding.besides
         if rounding.share:
             after = 1.0 if rounding.inside is None else rounding.inside.after
-            merged, sums = self._merged(row, rounding)[0], _in_sums(rounding)
+            merged, wide = self._merged(row, rounding)[0], _in_sums(rounding)
             load = merged.load[:, None] if _multiplies(row) else 0.0
             flushed = arithmetic.smallest * after * (count + weights + load)
             if merged.multiplied:  # by scalars before the product, or behind it, or by the product of these
-                flushed = flushed * merged.up + sums.smallest * merged.down * merged.load[:, None]
+                flushed = flushed * merged.up + wide.smallest * merged.down * merged.load[:, None]
             piece = piece + rounding.share * size + flushed
         return Tensor((size + piece) * GROWN, piece * GROWN, before)
 
