@@ -66,11 +66,6 @@ def use(name: str) -> None:
     _enter(place)
 
 
-def told() -> str:
-    """Return what searches, for a report: cpu, or the device and its name."""
-    return _place[0].title if _place else "cpu"
-
-
 def has_sparse_products() -> bool:
     """Return whether sparse matrices are multiplied by where searches compute."""
     return not _place or _place[0].sparse
@@ -91,7 +86,7 @@ def placed(where: torch.device, *, doubles: bool = True) -> Iterator[None]:
 
 def _enter(place: _Place) -> None:
     _place[:] = [place]
-    products.made_by(_made_there if place.doubles else None)
+    products.made_by(_made_there if place.doubles else None, place=place.title)
 
 
 def _leave() -> None:
@@ -194,8 +189,8 @@ def _made_there(a: FloatArray, b: FloatArray) -> FloatArray | None:
         return None
     if not excess <= 1:
         raise DeviceError(
-            f"{told()} made a product in float64 that is {excess:.2g} times as far from the exact one as rounding "
-            "explains; its arithmetic is not to be trusted, search with --device cpu"
+            f"{products.place()} made a product in float64 that is {excess:.2g} times as far from the exact one as "
+            "rounding explains; its arithmetic is not to be trusted, search with --device cpu"
         )
     return np.asarray(made)
 
@@ -239,11 +234,9 @@ def _plain_arithmetic() -> None:
     """Let torch use no arithmetic of fewer digits than a number's type has, where it has a choice."""
     import torch
 
-    torch.backends.fp32_precision = "ieee"  # type: ignore[attr-defined]
-    torch.backends.cuda.matmul.fp32_precision = "ieee"
-    torch.backends.cudnn.fp32_precision = "ieee"
-    torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
-    torch.backends.cudnn.rnn.fp32_precision = "ieee"  # type: ignore[attr-defined]
+    # the older flags: with torch 2.13, the newer fp32_precision makes torch.onnx.export raise, which reads allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
     torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
 

@@ -7,6 +7,7 @@
         ModelFileError             a model file that cannot be read, or must not be
         UnsupportedModelError      a model that was read but has no implicit form here
           TooManyDigitsError       a query that was read, and computes numbers that are too long: unknown
+        MissingTorchError          it needs torch, which is not installed
         MemoryLimitError           it would need more memory than allowed
       IncompleteError              the work could not be finished: exit code 3
         AgreementError             the implicit model is not the network in the file
@@ -85,11 +86,12 @@ class UnsupportedModelError(InvalidInputError):
 class MissingTorchError(InvalidInputError):
     """torch is not installed, and what is asked needs it: searches, attacks, training, PyTorch's own files."""
 
-    def __init__(self) -> None:
-        super().__init__(
-            "this needs torch, which is not installed here: pip install torch; gate, report, diff, verify, inspect, "
-            "convert, and certify with --method interval,linear do without"
-        )
+    def __init__(
+        self,
+        message: str = "this needs torch, which is not installed here: pip install torch; gate, report, diff, verify, "
+        "inspect, convert, and certify with --method interval,linear do without",
+    ) -> None:
+        super().__init__(message)
 
 
 class TooManyDigitsError(UnsupportedModelError):

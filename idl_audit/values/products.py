@@ -32,9 +32,19 @@ def product(a: FloatArray, b: FloatArray) -> FloatArray:
     return np.asarray(a @ b)
 
 
-def made_by(maker: Maker | None) -> None:
-    """Let products be made by someone else from now on, or by numpy: None."""
+_places: list[str] = []
+"""What searches, where that is an accelerator."""
+
+
+def place() -> str:
+    """Return what searches, for a report: cpu, or an accelerator's name."""
+    return _places[0] if _places else "cpu"
+
+
+def made_by(maker: Maker | None, *, place: str | None = None) -> None:
+    """Let products be made by someone else from now on, or by numpy: None; `place` is the accelerator that searches."""
     _maker[:] = [] if maker is None else [maker]
+    _places[:] = [] if place is None else [place]
 
 
 @contextmanager

@@ -47,12 +47,14 @@ KINDS_ELSEWHERE = {
     "monotone": "tests/commands/test_certify_monotone.py",
     "perturbed": "tests/commands/test_perturbed.py",
     **dict.fromkeys(("limits", "top", "pixels"), "tests/commands/test_demands.py"),
+    **dict.fromkeys(("stays", "never", "rising"), "tests/commands/test_whole_ranges.py"),
 }
 """Kind of claim -> where forged files of it are offered."""
 ELSEWHERE = re.compile(
     r"directions|high|low|tree\..*|group\.\*\.parts|limit\..*|pixel\..*"  # of these claims
     r"|part\.\*\.exact\..*"  # tests/decide/test_forged_files.py, tests/proof/test_refutation.py
     r"|(part\.\*\.)?loop\.\*\.(norm|weights)|monotone\.weights|norms\..*"  # tests/decide/test_forged_files.py
+    r"|range\..*|angles"  # tests/commands/test_whole_ranges.py, tests/commands/test_rotated.py
 )
 """Arrays of claims and proofs of which forged files are tried in tests of their own."""
 OF_TWO_FILES = {"agreement", "difference"}

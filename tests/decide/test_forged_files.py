@@ -296,7 +296,8 @@ def test_a_file_of_other_parts_is_refused(tmp_path, bases, name):
 
 WORDS = {
     "another version": ("sample", ("schema_version",), "2.1", "another kind or version"),
-    "another arithmetic": ("sample", ("arithmetic",), "float16", "arithmetic that is not known"),
+    "an arithmetic of nobody": ("sample", ("arithmetic",), "float8", "arithmetic that is not known"),
+    "another arithmetic": ("sample", ("arithmetic",), "float16", "it speaks of float16 arithmetic"),
     "float32 without a word on roundings": ("sample", ("arithmetic",), "float32", "does not say of every row"),
     "real numbers that are rounded": ("computed", ("arithmetic",), "real", "is about real numbers"),
     "slopes in float32": ("rows", ("arithmetic",), "float32", "is about slopes"),

@@ -262,6 +262,6 @@ def test_outputs_of_any_size_are_compared(tmp_path: Path) -> None:
     (term,) = [subject.model.output.input]
     assert term is not None
     halved = Affine({}, compose(Selection.diagonal(np.array([0.5, 1.0])), term), np.zeros(2))
-    wrong = replace(subject, model=replace(subject.model, output=halved))
+    wrong = replace(subject, form=replace(subject.model, output=halved))
     with pytest.raises(AgreementError, match="differ"):
         check_agreement(wrong, points)

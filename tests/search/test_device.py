@@ -300,7 +300,7 @@ def test_a_device_with_other_arithmetic_is_refused(
     monkeypatch.setattr(device, "_found", lambda name: PLACE)
     with pytest.raises(OptionError, match=f"--device cuda: a device {sentence}; search with --device cpu"):
         device.use("cuda")
-    assert device.told() == "cpu"
+    assert products.place() == "cpu"
 
 
 def test_a_device_that_works_as_it_should_is_used_until_another_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -308,12 +308,12 @@ def test_a_device_that_works_as_it_should_is_used_until_another_is_asked_for(mon
     monkeypatch.setattr(device, "_found", lambda name: PLACE)
     try:
         device.use("cuda")
-        assert device.told() == "a device"
+        assert products.place() == "a device"
         assert products._maker
-        assert torch.backends.cudnn.conv.fp32_precision == "ieee"
-        assert torch.backends.cuda.matmul.fp32_precision == "ieee"
+        assert not torch.backends.cudnn.allow_tf32
+        assert not torch.backends.cuda.matmul.allow_tf32
         device.use("auto")
-        assert device.told() == "cpu"
+        assert products.place() == "cpu"
         assert not products._maker
     finally:
         device.use("cpu")

@@ -23,7 +23,7 @@ from idl_audit.report.schema import (
     Tool,
     WhyIncomplete,
 )
-from idl_audit.search import device
+from idl_audit.values import products
 from idl_audit.values.threads import in_use
 
 LIBRARIES = ("numpy", "scipy", "highspy", "onnx", "onnxruntime", "onnx2torch", "torch")
@@ -75,7 +75,7 @@ def framed_report(
             platform=f"{platform.system()} {platform.machine()}",
             versions=dict(_versions()),
             threads=in_use(),
-            device=device.told(),
+            device=products.place(),
             seed=seed,
         ),
         timing=clock.timing(),

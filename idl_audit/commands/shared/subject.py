@@ -53,8 +53,7 @@ from idl_audit.report.schema import (
     Rescaling,
     WellPosed,
 )
-from idl_audit.search import device
-from idl_audit.values import threads
+from idl_audit.values import products, threads
 from idl_audit.values.arrays import AnyArray, Float32Array, FloatArray
 from idl_audit.values.errors import DataError, MemoryLimitError, ModelFileError, OptionError, UnsupportedModelError
 from idl_audit.values.input_sets import InputSet
@@ -242,6 +241,15 @@ class _ImplicitOriginal:
         return self.model(inputs.astype(np.float64))
 
 
+def _search_on(name: str) -> None:
+    """Let searches compute there; on this machine's processor nothing of them is loaded, as checks need none."""
+    if name in ("auto", "cpu") and products.place() == "cpu":
+        return
+    from idl_audit.search import device
+
+    device.use(name)
+
+
 def open_subject(
     path: Path, options: ModelOptions | None = None, *, whole: bool = False, may_lack_form: bool = False
 ) -> Subject:
@@ -261,7 +269,7 @@ def open_subject(
     start = time.monotonic()
     options = options or ModelOptions()
     threads.use(options.threads)
-    device.use(options.device if isinstance(options, SearchedModel) else "cpu")
+    _search_on(options.device if isinstance(options, SearchedModel) else "cpu")
     kind = sniff(path)
     if kind == "npz":
         refuse_input_options(path, options)
