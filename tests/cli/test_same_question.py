@@ -95,7 +95,7 @@ ENTERS: Mapping[str, Enters] = {
     "--directions": Enters("--directions ways.npy", "set box, not perturbed", ("threat_model.directions_sha256",)),
     "--monotone": Enters("--monotone 1+", "input 0+ of class 0, not 1+ of class 0", ("monotonicity",), swap=WAY),
     "--everywhere": Enters("", "the whole range of the inputs", ("everywhere",), only_more=WHOLE),
-    "--never": Enters("--never 1", "other statements", ("everywhere.statements",), swap=WHOLE),
+    "--never": Enters("--never 1 --max-nodes 20", "other statements", ("everywhere.statements",), swap=WHOLE),
     "--objective": Enters("--method pgd --objective c.npy", "", ("objectives",)),
     "--method": Enters("--method sign,pgd", "other methods", ("summary.methods",)),
     "--time-limit": Enters("--time-limit 7", "another time limit", ("summary.time_limit",)),
