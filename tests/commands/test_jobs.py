@@ -228,6 +228,16 @@ def test_a_finished_journal_leaves_nothing_to_decide(tmp_path, monkeypatch):
     assert calls == []
 
 
+def up_to_rounding(told):
+    """Return what `verdicts_of` does with bounds of 12 digits: other radii beside them make other sums of a batch."""
+    samples, *others = told
+    for sample in samples:
+        for result in sample["results"]:
+            if result["lower_bound"] is not None:
+                result["lower_bound"] = f"{result['lower_bound']:.11e}"
+    return samples, *others
+
+
 @pytest.mark.parametrize(
     ("before", "jobs"), [("0.05", 1), ("0.05,0.02", 1), pytest.param("0.02", 2, marks=pytest.mark.slow)]
 )
@@ -245,7 +255,7 @@ def test_a_run_goes_on_with_more_radii_and_keeps_what_is_decided(tmp_path, monke
         jobs=jobs,
         watch=lambda progress: seen.append((progress.done, progress.total)),
     )
-    assert verdicts_of(report) == verdicts_of(whole)
+    assert up_to_rounding(verdicts_of(report)) == up_to_rounding(verdicts_of(whole))
     assert seen[0] == (len(MIXED) * len(before.split(",")), 3 * len(MIXED))
     assert seen[-1] == (3 * len(MIXED), 3 * len(MIXED))
     assert len(calls) <= (3 - len(before.split(","))) * len(MIXED)
