@@ -267,7 +267,8 @@ def test_a_run_goes_on_with_more_radii_and_keeps_what_is_decided(tmp_path, monke
         assert set(found) == {0.01, 0.02, 0.05}
         assert all(found[one["eps"]] == one for one in entry["results"])
     calls.clear()
-    assert verdicts_of(audit(journal=path, resume=True, eps=radii)) == verdicts_of(whole)
+    again = audit(journal=path, resume=True, eps=radii)
+    assert up_to_rounding(verdicts_of(again)) == up_to_rounding(verdicts_of(whole))
     assert not calls
     with pytest.raises(OptionError, match="another set of radii"):
         audit(journal=path, resume=True, eps=before)
