@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Final, TypeAlias
+from typing import Final
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from idl_audit.search.fast_gradients import Weights, in_batches
 from idl_audit.values.arrays import FloatArray
 from idl_audit.values.box import Box
 from idl_audit.values.check import Check, unchecked
-from idl_audit.values.network import Network
+from idl_audit.values.network import Network, Pulled
 
 EACH_INPUT: Final = 64
 """Inputs up to which each is moved by itself."""
@@ -33,9 +33,6 @@ SHARE: Final = 0.25
 """Of half the width of the set, that a difference moves an input by to either side."""
 BATCH: Final = 256
 """Points that the network is asked about at a time."""
-
-Pulled: TypeAlias = Callable[[FloatArray, FloatArray], FloatArray]
-"""Points (m, p), weights (m, q) -> d(w . y)/du, (m, p)."""
 
 
 @dataclass(frozen=True, eq=False)

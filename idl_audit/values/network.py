@@ -9,3 +9,5 @@ from idl_audit.values.arrays import Float32Array, FloatArray
 
 Network: TypeAlias = Callable[[Float32Array], FloatArray]
 """The original network in data units: (m, p) float32 -> (m, q)."""
+Pulled: TypeAlias = Callable[[FloatArray, FloatArray], FloatArray]
+"""Points (m, p), weights (m, q) -> d(w . y)/du, (m, p)."""

@@ -7,10 +7,9 @@ They are attacked on the word of the original network alone, and nothing about t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final
 
 import numpy as np
 
@@ -21,9 +20,7 @@ from idl_audit.graph.original import OriginalNetwork, chosen_output, onnx2torch_
 from idl_audit.implicit.model import ImplicitModel, InputPart
 from idl_audit.values.arrays import FloatArray
 from idl_audit.values.errors import MemoryLimitError, UnsupportedModelError
-
-Pulled: TypeAlias = Callable[[FloatArray, FloatArray], FloatArray]
-"""Points (m, p), weights (m, q) -> d(w . y)/du, (m, p)."""
+from idl_audit.values.network import Pulled
 
 LARGEST: Final = 2**28
 """Numbers of an input, beyond which nothing is tried."""

@@ -17,7 +17,7 @@ import numpy as np
 from idl_audit.commands.options.reading import ModelOptions, NamedFile, SearchedModel
 from idl_audit.commands.shared.agreement import Compared, check, input_type, tolerance
 from idl_audit.commands.shared.class_output import as_scores
-from idl_audit.commands.shared.no_form import NoForm, Pulled, in_units, measured, slopes_by_torch, without_form
+from idl_audit.commands.shared.no_form import NoForm, in_units, measured, slopes_by_torch, without_form
 from idl_audit.commands.shared.points import readable
 from idl_audit.commands.shared.runtime import Judged, judged
 from idl_audit.data.preprocessing import Preprocessing
@@ -57,7 +57,7 @@ from idl_audit.values import products, threads
 from idl_audit.values.arrays import AnyArray, Float32Array, FloatArray
 from idl_audit.values.errors import DataError, MemoryLimitError, ModelFileError, OptionError, UnsupportedModelError
 from idl_audit.values.input_sets import InputSet
-from idl_audit.values.network import Network
+from idl_audit.values.network import Network, Pulled
 
 if TYPE_CHECKING:
     from idl_audit.graph.torch_reader import Module, Tensor
