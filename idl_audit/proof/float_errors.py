@@ -152,11 +152,12 @@ class FloatErrors:
         """
         with np.errstate(all="ignore"):
             row = self.written.model.output
-            read = self._read(row, self.written.output)
+            piece, merged_lost = self._merged(row, self.written.output)
+            read = self._read(row, self.written.output, piece)
             entering, before = (_weighed(np.abs(functionals), part) for part in (read.piece, read.before))
             total = np.minimum(self._pushed(row, functionals, 0), before) + entering
             total = (total * GROWN**4) + TINY
-        lost = self.overflowing | _overflows(read.size, self.written.output.arithmetic)
+        lost = self.overflowing | merged_lost | _overflows(read.size, self.written.output.arithmetic)
         return np.where(lost[:, None] | ~np.isfinite(total), np.inf, total)
 
     @property
@@ -167,7 +168,8 @@ class FloatErrors:
     @property
     def largest_output(self) -> FloatArray:
         """Return the largest |y'|, (m,)."""
-        return np.asarray(self._read(self.written.model.output, self.written.output).size.max(axis=1, initial=0.0))
+        row, rounding = self.written.model.output, self.written.output
+        return np.asarray(self._read(row, rounding, self._merged(row, rounding)[0]).size.max(axis=1, initial=0.0))
 
     # --- forwards -----------------------------------------------------------------------------------------------------
 
@@ -175,7 +177,7 @@ class FloatErrors:
         model, rounding = self.written.model, self.written.roundings[k]
         block, row = model.blocks[k], model.rows[k]
         piece, lost = self._merged(row, rounding)
-        read = self._read(row, rounding)
+        read = self._read(row, rounding, piece)
         if block.maximum is not None:
             read = self._largest(block.maximum)
         z = affine_interval(row, self._exact, self.inputs).known
@@ -186,7 +188,7 @@ class FloatErrors:
         if rounding.never_negative:
             z = Interval(np.maximum(z.lo, 0.0), np.maximum(z.hi, 0.0)).known
         self._exact[k] = Interval(*block.interval(z.lo, z.hi)).known
-        made = self._through(k, block, rounding, z, read) if rounding.is_state else read
+        made = self._through(k, block, rounding, z, read, piece) if rounding.is_state else read
         if not rounding.is_state:
             self._pieces[k] = piece
         elif _is_of_products(block):
@@ -199,7 +201,7 @@ class FloatErrors:
         keep = np.where(lost, 0.0, 1.0)[:, None]  # the others go on without infinities
         self.tensors[k] = Tensor(*(np.where(keep > 0, part, 0.0) for part in (made.size, made.piece, made.before)))
 
-    def _read(self, row: Affine, rounding: Rounding) -> Tensor:
+    def _read(self, row: Affine, rounding: Rounding, merged: _Piece) -> Tensor:
         """Return what is known of an affine map of computed tensors."""
         arithmetic = rounding.arithmetic
         m, n = len(self.inputs.lo), row.size
@@ -217,7 +219,7 @@ class FloatErrors:
         size, piece = size + constant, piece + row.constant_error + rounding.besides
         if rounding.share:
             after = 1.0 if rounding.inside is None else rounding.inside.after
-            merged, wide = self._merged(row, rounding)[0], _in_sums(rounding)
+            wide = _in_sums(rounding)
             load = merged.load[:, None] if _multiplies(row) else 0.0
             flushed = arithmetic.smallest * after * (count + weights + load)
             if merged.multiplied:  # by scalars before the product, or behind it, or by the product of these
@@ -262,7 +264,9 @@ class FloatErrors:
         source, outside = self.tensors[pool.source], pool.windows < 0
         return Tensor(*(_over_windows(part, pool, outside) for part in (source.size, source.piece, source.before)))
 
-    def _through(self, k: int, block: StateBlock, rounding: Rounding, z: Interval, read: Tensor) -> Tensor:
+    def _through(
+        self, k: int, block: StateBlock, rounding: Rounding, z: Interval, read: Tensor, piece: _Piece
+    ) -> Tensor:
         """Return what is known of x' = phi'(z'), and keep how errors pass."""
         smallest, kernel, x = rounding.arithmetic.smallest, rounding.kernel, self._exact[k]
         error = read.error
@@ -271,7 +275,7 @@ class FloatErrors:
         reach = z.largest + error
         own, crossed = _off(block, rounding, reach, x.largest) + smallest, None
         if _is_of_products(block):
-            own = own + self._scaled(k, block, rounding, reach)
+            own = own + _scaled(block, rounding, reach, piece)
         if isinstance(block.activation, Coupled) or block.maximum is not None:
             centre = np.zeros_like(error)
             moved = _moved(block, z, error)
@@ -300,15 +304,6 @@ class FloatErrors:
             whole = (np.abs(centre) * error + added) * GROWN
         self._states[k] = _State(read.piece, centre, added, error, crossed)
         return Tensor((x.largest + whole) * GROWN, np.zeros_like(whole), whole)
-
-    def _scaled(self, k: int, block: StateBlock, rounding: Rounding, reach: FloatArray) -> FloatArray:
-        """Return what products of matrices lose, besides, where scalars before them are multiplied into one behind."""
-        piece = self._merged(self.written.model.rows[k], rounding)[0]
-        inner = block.activation.inner if isinstance(block.activation, Contraction) else 1
-        lost = 2 * inner * rounding.arithmetic.smallest * (piece.up**2 - 1)
-        if piece.up == piece.down == 1:
-            return np.zeros_like(reach)
-        return np.asarray(lost + _in_sums(rounding).smallest * piece.down**2 * GROWN * block(reach))
 
     # --- backwards ----------------------------------------------------------------------------------------------------
 
@@ -509,6 +504,15 @@ def _sources(row: Affine) -> list[tuple[int, LinearMap]]:
 def _is_of_products(block: StateBlock) -> bool:
     """Whether a block's states are products of tensors, or sums of these."""
     return isinstance(block.activation, Contraction | Product) or block.activation.name == "square"
+
+
+def _scaled(block: StateBlock, rounding: Rounding, reach: FloatArray, piece: _Piece) -> FloatArray:
+    """Return what products of matrices lose, besides, where scalars before them are multiplied into one behind."""
+    if piece.up == piece.down == 1:
+        return np.zeros_like(reach)
+    inner = block.activation.inner if isinstance(block.activation, Contraction) else 1
+    lost = 2 * inner * rounding.arithmetic.smallest * (piece.up**2 - 1)
+    return np.asarray(lost + _in_sums(rounding).smallest * piece.down**2 * GROWN * block(reach))
 
 
 def _scalar(row: Affine) -> float:
