@@ -8,14 +8,13 @@ the outputs. Told are the ratios of processor times, and whether both commits ca
 from __future__ import annotations
 
 import itertools
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import onnx
 
-from benchmarks.paired import Case, asked, compare
+from benchmarks.paired import Case, measure
 from idl_audit.values.arrays import FloatArray
 from tests.shared.implicit_models import floats, node, proto
 from tests.shared.lattices import Lattice
@@ -83,12 +82,5 @@ def _cells(count: int, network: Callable[[FloatArray], FloatArray]) -> str:
     return f"{named}(assert (or\n{chr(10).join(parts)}))\n"
 
 
-def main() -> None:
-    """Compare the cases that are asked for."""
-    base, pairs, names = asked(__doc__, 3)
-    with tempfile.TemporaryDirectory() as folder:
-        compare(base, (case for case in cases(Path(folder)) if case.name.startswith(names)), pairs)
-
-
 if __name__ == "__main__":
-    main()
+    measure(__doc__, cases, 3, "few_inputs")

@@ -1,9 +1,10 @@
-"""Today's commit beside a base: `python -m benchmarks.paired BASE [--pairs 5] [--only acasxu,help]`.
+"""Today's commit beside a base: `python -m benchmarks.paired BASE [--pairs 5] [--only acasxu,help] [--out reports]`.
 
-Each case is one command in a process of its own, run by either commit in turn, so that what else the machine does
-weighs on both. Told are the ratio of the median processor times (what a shared machine disturbs least), the wall times,
-and whether both came to the same. Properties need IDL_AUDIT_DATA. Nothing is judged: a figure above 1.1 is for a person
-to look at.
+Each case is one command in a process of its own, run by either commit in turn after a run of both that is not counted,
+so that what else the machine does weighs on both. Told are the median of the pairs' ratios of processor times (what a
+shared machine disturbs least) and between which two they lie, the wall times, and whether both came to the same.
+Properties and MNIST need IDL_AUDIT_DATA. Nothing is judged: a figure above 1.1 is for a person to look at. --out writes
+the table to paired.md, too.
 """
 
 from __future__ import annotations
@@ -18,15 +19,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from benchmarks.measuring import ROOT, machine
+from benchmarks.mnist_table import images
 
 SAMPLES = "sample_models"
 IN_TIME = 60
-HEAD = "| case | base s | today s | ratio | wall | outcome |\n|---|---:|---:|---:|---:|---|"
+HEAD = "| case | base s | today s | ratio | of pairs | wall | outcome |\n|---|---:|---:|---:|---:|---:|---|"
 PACKAGES = ("numpy", "torch", "highspy", "onnxruntime")
 
 
@@ -47,10 +51,18 @@ class Times:
     outcome: str = ""
 
 
-def cases() -> Iterator[Case]:
-    """Yield start-up, sample models, and the first properties of each family that are quick enough for pairs."""
+def cases(folder: Path) -> Iterator[Case]:
+    """Yield start-up, the README's main job, sample models, an MNIST network and quick properties of each family.
+
+    What MNIST's images need is written to the folder.
+    """
     yield Case("help", ("--help",))
     yield Case("inspect", ("inspect", f"{SAMPLES}/digits_mlp.onnx"))
+    for name in ("mlp", "conv", "resnet"):
+        path = f"{SAMPLES}/digits_{name}"
+        main_job = ("-e", "0.02", "--bounds", "0,1", "--limit", "100", "-f", "json")
+        yield Case(f"main job {name}", ("certify", f"{path}.onnx", "-d", f"{path}.npz", *main_job))
+    yield from mnist(folder)
     limits = ("--bounds", "0,1", "--time-limit", "20", "-f", "json")
     for name, eps, count in (("mlp", "0.05", 40), ("conv", "0.03", 12), ("resnet", "0.03", 12)):
         path = f"{SAMPLES}/digits_{name}"
@@ -60,8 +72,22 @@ def cases() -> Iterator[Case]:
         )
     loop = (f"{SAMPLES}/digits_mondeq.npz", "-d", f"{SAMPLES}/digits_mlp.npz", "-e", "0.05", "--limit", "6")
     yield Case("certify mondeq", ("certify", *loop, *limits))
-    yield Case("sensitivity", ("sensitivity", f"{SAMPLES}/digits_conv.onnx", "-f", "json"))
+    for name in ("mlp", "conv", "resnet"):
+        yield Case(f"sensitivity {name}", ("sensitivity", f"{SAMPLES}/digits_{name}.onnx", "-f", "json"))
     yield from properties()
+
+
+def mnist(folder: Path, count: int = 30, eps: str = "0.02") -> Iterator[Case]:
+    """Yield verdicts on the first test images of MNIST of a network of the data folder, if it is there."""
+    data = Path(os.environ.get("IDL_AUDIT_DATA", ""))
+    network = data / "vnncomp/mnist_fc/mnist-net_256x2.onnx"
+    if not network.exists():
+        return
+    x, labels = images(data, count)
+    samples = folder / "mnist.npz"
+    np.savez(samples, x=x.astype(np.float32), y=labels)
+    limits = ("-e", eps, "--bounds", "0,1", "--time-limit", "20", "-f", "json")
+    yield Case("certify mnist 256x2", ("certify", str(network), "-d", str(samples), *limits))
 
 
 def properties(each: int = 3) -> Iterator[Case]:
@@ -91,6 +117,7 @@ def outcome_of(text: str) -> str:
 def run(case: Case, tree: Path, times: Times) -> None:
     """Run a case with the package of one folder."""
     environment = {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package is compiled once, not in every run
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-m", "idl_audit", *case.arguments],
@@ -109,46 +136,92 @@ def run(case: Case, tree: Path, times: Times) -> None:
 def row(case: Case, base: Times, today: Times) -> str:
     """Return a case's row of the table."""
     own = [statistics.median(times.own) for times in (base, today)]
-    wall = [statistics.median(times.wall) for times in (base, today)]
+    ratios = ratios_of(base.own, today.own)
+    wall = statistics.median(ratios_of(base.wall, today.wall))
     same = today.outcome if base.outcome == today.outcome else f"**{today.outcome}** (base: {base.outcome})"
-    ratio = own[1] / max(own[0], 1e-9)
-    return f"| {case.name} | {own[0]:.2f} | {own[1]:.2f} | {ratio:.2f} | {wall[1] / wall[0]:.2f} | {same} |"
+    spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
+    median = statistics.median(ratios)
+    return f"| {case.name} | {own[0]:.2f} | {own[1]:.2f} | {median:.2f} | {spread} | {wall:.2f} | {same} |"
 
 
-def compare(base: str, chosen: Iterable[Case], pairs: int) -> None:
-    """Print a table of some cases as it is measured, today's commit beside a base."""
+def ratios_of(base: Iterable[float], today: Iterable[float]) -> list[float]:
+    """Return today / base of each pair of runs."""
+    return [new / max(old, 1e-9) for old, new in zip(base, today, strict=True)]
+
+
+def compare(base: str, chosen: Iterable[Case], pairs: int) -> Iterator[str]:
+    """Yield the lines of a table of some cases as they are measured, today's commit beside a base."""
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder, "base")
         git = ["git", "-C", str(ROOT), "worktree"]
         subprocess.run([*git, "add", "--quiet", "--detach", str(tree), base], check=True)
         try:
-            print(f"{machine(1, PACKAGES)}; {pairs} pairs against {base}\n")
-            print(HEAD)
+            yield f"{machine(1, PACKAGES)}; {pairs} pairs against {base}\n"
+            yield HEAD
             for case in chosen:
+                for where in (tree, ROOT):
+                    run(case, where, Times())
                 before, today = Times(), Times()
                 for _ in range(pairs):
                     run(case, tree, before)
                     run(case, ROOT, today)
-                print(row(case, before, today), flush=True)
+                yield row(case, before, today)
         finally:
             subprocess.run([*git, "remove", "--force", str(tree)], check=True)
 
 
-def asked(description: str | None, pairs: int) -> tuple[str, int, tuple[str, ...]]:
-    """Return from the command line the base, the number of pairs, and what names of cases begin with."""
+def asked(description: str | None, pairs: int) -> argparse.Namespace:
+    """Return from the command line the base, the number of pairs, what names of cases begin with, and where to write.
+
+    `only` is a tuple; `out` is None where the table is printed alone.
+    """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("base", help="a commit to compare with")
     parser.add_argument("--pairs", type=int, default=pairs)
-    parser.add_argument("--only", default="", help="a comma list of what names of cases begin with")
-    given = parser.parse_args()
-    return given.base, given.pairs, tuple(given.only.split(","))
+    only = "a comma list of what names of cases begin with"
+    parser.add_argument("--only", type=lambda text: tuple(text.split(",")), default=("",), help=only)
+    parser.add_argument("--out", type=Path, help="a folder, as reports, for the table as well")
+    return parser.parse_args()
 
 
-def main() -> None:
-    """Compare the usual cases."""
-    base, pairs, names = asked(__doc__, 5)
-    compare(base, [case for case in cases() if case.name.startswith(names)], pairs)
+def told(lines: Iterable[str]) -> str:
+    """Print lines as they come; return them all."""
+    text = ""
+    for line in lines:
+        print(line, flush=True)
+        text += line + "\n"
+    return text
+
+
+def page(given: argparse.Namespace, name: str, table: str) -> str:
+    """Return the report about a table."""
+    said = subprocess.run(
+        ["git", "-C", str(ROOT), "show", "-s", '--format=%h (%as, "%s")', given.base],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+    only = f' --only "{",".join(given.only)}"' if any(given.only) else ""
+    return f"""# Speed beside an earlier commit
+
+Made by `python -m benchmarks.{name} {given.base} --pairs {given.pairs}{only} --out reports`.
+
+Base: {said}. Whole commands, start-up included, each in a process of its own, by either commit in turn. Seconds are
+processor time, medians; "ratio" is the median of today / base pair by pair, "of pairs" its least and greatest.
+
+{table}"""
+
+
+def measure(description: str | None, cases_in: Callable[[Path], Iterator[Case]], pairs: int, name: str) -> None:
+    """Compare the cases that the command line asks for, whose files are made in a folder; write --out / name.md."""
+    given = asked(description, pairs)
+    with tempfile.TemporaryDirectory() as folder:
+        chosen = (case for case in cases_in(Path(folder)) if case.name.startswith(given.only))
+        table = told(compare(given.base, chosen, given.pairs))
+    if given.out is not None:
+        given.out.mkdir(parents=True, exist_ok=True)
+        Path(given.out, f"{name}.md").write_text(page(given, name, table), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main()
+    measure(__doc__, cases, 5, "paired")

@@ -12,6 +12,7 @@ from idl_audit.values.threads import one_unless_said
 def main() -> None:
     """Run the command line."""
     atexit.register(gc.freeze)  # Python would search all of torch for garbage once more, for most of a second
+    gc.disable()  # a fifth of what a start costs is a search for garbage among what is loaded; `cli.loading` goes on
     one_unless_said()
     try:
         from idl_audit.cli.app import app

@@ -62,9 +62,10 @@ from idl_audit.report.schema import Report
 from idl_audit.values.arrays import AnyArray, Float32Array, FloatArray
 from idl_audit.values.box import Box
 from idl_audit.values.errors import DataError, OptionError
-from idl_audit.values.input_sets import Norm, NormBall
+from idl_audit.values.input_sets import NormBall
 from idl_audit.values.margins import predictions
 from idl_audit.values.network import Network
+from idl_audit.values.norms import Norm
 from idl_audit.values.options import asking, build, by_keywords
 from idl_audit.values.perturbations import Around, Perturbed
 from idl_audit.values.verdicts import Verdict

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 from collections.abc import Iterator, Mapping, MutableMapping
 from functools import partial
@@ -66,6 +67,9 @@ class LazyCommands(MutableMapping[str, Any]):
     def _do(self, name: str, ctx: typer.Context) -> None:
         given = given_to(ctx)
         function = getattr(import_module(f"idl_audit.cli.{self._modules[name]}"), name.replace("-", "_"))
+        if not gc.isenabled():  # in a process of our own, see `__main__`: what is loaded by now stays
+            gc.freeze()
+            gc.enable()
         function(given if "given" in inspect.signature(function).parameters else given.build())
 
 

@@ -1,4 +1,7 @@
-"""idl-audit attack and idl-audit certify."""
+"""idl-audit attack and idl-audit certify.
+
+What answers other questions than those about samples is imported when they are asked.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,7 @@ from idl_audit.cli.journaled import deliver_and_leave
 from idl_audit.cli.options import Given
 from idl_audit.cli.show import check_output, deliver, say, say_error
 from idl_audit.cli.watching import telling, watched
-from idl_audit.commands.attack_objective import audit_objectives
 from idl_audit.commands.certify import audit_robustness
-from idl_audit.commands.certify_everywhere import audit_everywhere
-from idl_audit.commands.certify_monotone import audit_monotone
-from idl_audit.commands.certify_property import audit_property
 from idl_audit.commands.options.common import Printing, Watching
 from idl_audit.commands.options.everywhere import EverywhereOptions
 from idl_audit.commands.options.robustness import (
@@ -45,6 +44,8 @@ def certify(given: Given) -> None:
 
 
 def _certify_monotone(model: Path, chosen: MonotoneOptions, printing: Printing, watching: Watching) -> None:
+    from idl_audit.commands.certify_monotone import audit_monotone
+
     check_output(printing.output, force=printing.force, read=(model, chosen.data.path))
     with watched("certify", quiet=printing.quiet, asked=watching) as watch:
         report = audit_monotone(model, chosen, watch=watch, tell=telling(quiet=printing.quiet, asked=watching))
@@ -53,6 +54,8 @@ def _certify_monotone(model: Path, chosen: MonotoneOptions, printing: Printing, 
 
 
 def _certify_everywhere(model: Path, chosen: EverywhereOptions, printing: Printing, watching: Watching) -> None:
+    from idl_audit.commands.certify_everywhere import audit_everywhere
+
     read, written = (model, chosen.features), (chosen.plot, watching.metrics)
     check_output(printing.output, force=printing.force, read=read, written=written)
     with watched("certify", quiet=printing.quiet, asked=watching) as watch:
@@ -65,6 +68,8 @@ def _certify_property(
     model: Path, property: Path, options: PropertyOptions, printing: Printing, watching: Watching
 ) -> None:
     """Print sat, unsat, unknown or timeout, and for sat the witness, as the competition asks for."""
+    from idl_audit.commands.certify_property import audit_property
+
     check_output(printing.output, force=printing.force, read=(model, property))
     with watched("certify", quiet=printing.quiet, asked=watching):
         report = audit_property(model, property, options)
@@ -90,6 +95,8 @@ def attack(given: Given) -> None:
 
 
 def _measure(model: Path, chosen: ObjectiveOptions, printing: Printing, watching: Watching) -> None:
+    from idl_audit.commands.attack_objective import audit_objectives
+
     check_output(
         printing.output,
         force=printing.force,

@@ -11,7 +11,7 @@ import numpy as np
 
 from idl_audit.proof.spectral_norms import largest_norm
 from idl_audit.values.arrays import FloatArray
-from idl_audit.values.input_sets import Norm
+from idl_audit.values.norms import Norm
 from idl_audit.values.rounding import UNDERFLOW, gamma, up
 
 

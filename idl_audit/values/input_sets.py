@@ -12,17 +12,15 @@ Elsewhere: l2 threat model, l1 threat model, Euclidean robustness radius.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal, TypeAlias
+from typing import Final, TypeAlias
 
 import numpy as np
 
 from idl_audit.values.arrays import BoolArray, Float32Array, FloatArray
 from idl_audit.values.box import Box, Centred, SparseBall, gains, set_support, total
 from idl_audit.values.errors import DataError, OptionError
+from idl_audit.values.norms import NORMS, Norm
 from idl_audit.values.rounding import UNIT_ROUNDOFF, gamma, up
-
-Norm: TypeAlias = Literal["l2", "l1"]
-NORMS: Final[tuple[Norm, ...]] = ("l2", "l1")
 
 STEPS: Final = 6
 """In which the multiplier of the ball is found: each leaves out the entries at their ends, and there are few turns."""

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from idl_audit.values.box import Box
 from idl_audit.values.errors import DataError, OptionError
-from idl_audit.values.input_sets import NORMS, NormBall
+from idl_audit.values.input_sets import NormBall
+from idl_audit.values.norms import NORMS
 
 SEEDS = st.integers(0, 2**32 - 1)
 

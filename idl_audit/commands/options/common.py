@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from idl_audit.data.numbers import Eps, parse_eps, parse_number, parse_number_list
-from idl_audit.data.perturbations import parse_perturbation
 from idl_audit.graph.torch_options import shape_like
 from idl_audit.values.columns import GroupColumn
 from idl_audit.values.errors import OptionError
-from idl_audit.values.input_sets import NORMS
+from idl_audit.values.norms import NORMS
 from idl_audit.values.options import PATH, REQUIRED, SECONDS, SWITCH, Declared, Reader, one_of, option, whole
-from idl_audit.values.perturbations import Perturbation
 
 DATA: Final = "Data"
 OUTPUT: Final = "Output"
@@ -173,9 +171,19 @@ def norm() -> Any:
     return option("linf", NORM, help, metavar="NAME")
 
 
-PERTURBATION: Final = Reader(
-    lambda text, flag: parse_perturbation(text, option=flag), was_read=lambda value: isinstance(value, Perturbation)
-)
+def _perturbation(text: str, flag: str) -> Any:
+    from idl_audit.data.perturbations import parse_perturbation  # imports numpy: --help does without
+
+    return parse_perturbation(text, option=flag)
+
+
+def _is_perturbation(value: object) -> bool:
+    from idl_audit.values.perturbations import Perturbation
+
+    return isinstance(value, Perturbation)
+
+
+PERTURBATION: Final = Reader(_perturbation, was_read=_is_perturbation)
 
 
 def perturb() -> Any:

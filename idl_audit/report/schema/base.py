@@ -10,7 +10,13 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 class Part(BaseModel):
     """A frozen piece of a report: no unknown fields, no NaN, no infinity."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        populate_by_name=True,
+        defer_build=True,  # validators of what a command reports are made on first use: half of the start is saved
+    )
 
 
 def _without_surrogates(value: object) -> object:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from idl_audit.search.device import tensor, zeros
-from idl_audit.values.input_sets import STEPS, Norm, NormBall
+from idl_audit.values.input_sets import STEPS, NormBall
+from idl_audit.values.norms import Norm
 
 if TYPE_CHECKING:
     import torch
