@@ -6,7 +6,7 @@ Elsewhere: layer, neuron, pre-activation, post-activation, deep equilibrium mode
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
@@ -198,14 +198,12 @@ class StateBlock:
         """Return which states have more than one slope within [lo, hi]."""
         return self.activation.bends(*self.unscaled(lo, hi))
 
-    def planes(self, lo: FloatArray, hi: FloatArray) -> list[Plane]:
-        """Return the planes of a coupled block over one box; a kept scale divides intercepts."""
+    def planes(self, lo: FloatArray, hi: FloatArray) -> Iterator[Plane]:
+        """Yield the planes of a coupled block over one box; a kept scale divides intercepts."""
         assert isinstance(self.activation, Coupled)
-        found = self.activation.planes(*self.unscaled(lo, hi))
-        if not self._is_scaled:
-            return found
         exponent = self.activation.grouped(np.broadcast_to(self.exponent, self.size))
-        return [replace(p, intercept=np.ldexp(p.intercept, -exponent[:, p.state])) for p in found]
+        for plane in self.activation.planes(*self.unscaled(lo, hi)):
+            yield replace(plane, intercept=np.ldexp(plane.intercept, -exponent[:, plane.state]))
 
     def lines(self, lo: FloatArray, hi: FloatArray) -> tuple[list[Line], list[Line]]:
         """Return the lines below and above the relaxation of phi on [lo, hi]; a kept scale divides intercepts."""

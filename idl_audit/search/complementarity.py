@@ -3,7 +3,8 @@
 Variables t, x and the slack s = x - z, with u = centre + radius t and t in [-1, 1], so that data in bytes and data in
 [0, 1] give the same program. Rows (I - A) x - B diag(radius) t - s = b + B centre; every line of the activation's
 relaxation over [l, h] is (1 - slope) x + slope s >= intercept (or <=): a bound of a column where the slope is 0 or 1,
-which for ReLU leaves one row for each unstable state: the triangle's chord. Coupled states have the rows of planes.
+which for ReLU leaves one row for each unstable state: the triangle's chord. Coupled states have the rows of planes; an
+entry of a matrix product has two, with a coefficient for each of its factors.
 
 Over U_card (at most k inputs differ from u0) u = u0 + diag(up) p - diag(down) n with p, n in [0, 1] and one row more,
 sum p + sum n <= k: its convex hull, as an input that moves both ways at once only wastes what others could use.
@@ -14,13 +15,14 @@ a kinked state, tighter bounds) change bounds of columns and rows, never the mat
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
 
 from idl_audit.implicit.activations import Coupled, Line
+from idl_audit.implicit.activations.coupled import Plane
 from idl_audit.implicit.model import ImplicitModel, StateBlock
 from idl_audit.proof.bounds import Interval, StateBounds
 from idl_audit.values.arrays import BoolArray, FloatArray, IntArray
@@ -72,6 +74,7 @@ class ComplementarityForm:
         bounds: StateBounds,
         *,
         sparse: SparseBall | None = None,
+        many_planes: bool = True,
         check: Check = unchecked,
     ) -> None:
         """Put the form together.
@@ -81,6 +84,7 @@ class ComplementarityForm:
             inputs: the box, arrays with a batch axis of 1.
             bounds: proved bounds of all states over the same set, likewise.
             sparse: the set, where it is U_card; `inputs` is then the box around it.
+            many_planes: whether blocks that have very many planes get them; their states have their ranges anyway.
             check: called between steps that take long where the model is large.
         """
         check()
@@ -93,10 +97,12 @@ class ComplementarityForm:
         else:
             self.centre = sparse.centre
             self._steps = sp.csr_array(sp.hstack([_diagonal(box[1] - self.centre), -_diagonal(self.centre - box[0])]))
+        self._check, self._many_planes = check, many_planes
         x = flat(model, bounds.x)
-        self.live = np.flatnonzero(x.lo < x.hi)
-        """The states that are not constant; k of them."""
-        self.constant = np.where(x.lo < x.hi, 0.0, x.lo)
+        moves = (x.lo < x.hi) | self._read_alone()
+        self.live = np.flatnonzero(moves)
+        """The states that are not constant, and those whose pre-activations planes read; k of them."""
+        self.constant = np.where(moves, 0.0, x.lo)
         """The values of the others, 0 for the live ones, shape (n,)."""
         k = self.live.size
         self.sizes = int(self._steps.shape[1]), k
@@ -143,7 +149,8 @@ class ComplementarityForm:
         else:
             known = flat(self.model, self.bounds.z)
             z = (known.lo + known.hi) / 2
-        is_up = z[self.live] > 0
+        x = flat(self.model, self.bounds.x)
+        is_up = (z[self.live] > 0) & (x.lo < x.hi)[self.live]
         columns = np.concatenate([np.zeros(p, np.bool_), is_up, ~is_up])
         return columns, np.arange(self._limits.row_lo.size) >= self.live.size
 
@@ -256,7 +263,7 @@ class ComplementarityForm:
         """Add the planes of every group of a coupled block, where the states that they read are live."""
         assert isinstance(block.activation, Coupled)
         (p, k), live = self.sizes, own.reshape(-1, block.activation.width)
-        for plane in block.planes(z.lo[0], z.hi[0]):
+        for plane in self._planes_of(block, z):
             reads = plane.slopes != 0
             known = np.isfinite(plane.slopes).all(axis=1) & np.isfinite(plane.intercept)
             groups = np.flatnonzero((live[:, plane.state] >= 0) & ((live >= 0) | ~reads).all(axis=1) & known)
@@ -268,6 +275,23 @@ class ComplementarityForm:
             matrix = sp.csr_array((data, (rows, columns)), shape=(groups.size, p + 2 * k))
             ends = plane.intercept[groups], np.full(groups.size, np.inf if plane.is_lower else -np.inf)
             self._planes.append(_Planes(matrix, *(ends if plane.is_lower else ends[::-1])))
+
+    def _planes_of(self, block: StateBlock, z: Interval) -> Iterator[Plane]:
+        assert isinstance(block.activation, Coupled)
+        if self._many_planes or not block.activation.plane_entries(block.size):
+            for plane in block.planes(z.lo[0], z.hi[0]):
+                self._check()
+                yield plane
+
+    def _read_alone(self) -> BoolArray:
+        """Return the states whose pre-activations have columns though they may be constant themselves, (n,)."""
+        found = np.zeros(self.model.n_states, np.bool_)
+        for at, block in zip(self.model.offsets, self.model.blocks, strict=False):
+            if self._many_planes and isinstance(block.activation, Coupled):
+                found[at : at + block.size] = np.tile(
+                    block.activation.read_alone(), block.size // block.activation.width
+                )
+        return found
 
     def _add_line(
         self, line: Line, is_lower: bool, own: IntArray, wide: BoolArray, lo: FloatArray, hi: FloatArray

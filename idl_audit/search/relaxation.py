@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from idl_audit.implicit.activations import Coupled
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.bounds import Interval, StateBounds
 from idl_audit.proof.dual_bound import Functionals, lower_bound
@@ -51,7 +52,9 @@ class TriangleRelaxation:
         self._proofs = Pace()
         self._model, self._bounds = model, bounds
         self._inputs = inputs if sparse is None else Interval.of_set(sparse)
-        self.form = ComplementarityForm(model, inputs, bounds, sparse=sparse, check=budget.check)
+        self.form = ComplementarityForm(
+            model, inputs, bounds, sparse=sparse, many_planes=planes_fit(model, budget), check=budget.check
+        )
         self.program = self._program()
 
     def _program(self) -> LinearProgram:
@@ -112,6 +115,19 @@ BYTES_A_NONZERO = 100
 def program_bytes(model: ImplicitModel) -> int:
     """Return about how much memory a linear program over a model's states takes, in bytes."""
     return BYTES_A_NONZERO * (model.nnz + model.n_inputs + 4 * model.n_states)
+
+
+MOST_PLANE_ENTRIES = 2**22
+"""Coefficients of the planes of matrix products: beyond, their rows alone would take a program minutes to load."""
+
+
+def planes_fit(model: ImplicitModel, budget: Budget) -> bool:
+    """Return whether the planes of matrix products have a place in a program, beside what it takes anyway."""
+    entries = sum(
+        block.activation.plane_entries(block.size) for block in model.blocks if isinstance(block.activation, Coupled)
+    )
+    needed = program_bytes(model) + 2 * BYTES_A_NONZERO * entries  # z = x - s: two columns each
+    return entries <= MOST_PLANE_ENTRIES and (budget.max_bytes is None or needed <= budget.max_bytes)
 
 
 def outweighing(bound: Callable[[float, FloatArray], float], ray: FloatArray, wanted: float = 0.0) -> FloatArray | None:

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from idl_audit.implicit.activations import ACTIVATIONS, COUPLED, Coupled
+from idl_audit.implicit.activations.contraction import Contraction
 from idl_audit.implicit.activations.product import Product, usual_shares
 from idl_audit.implicit.activations.softmax import Softmax
 from idl_audit.implicit.linear_maps import Selection
@@ -23,8 +24,9 @@ from idl_audit.proof.dual_bound import Functionals, lower_bound
 from idl_audit.proof.intervals import interval_bounds
 from idl_audit.proof.linear_bounds import backward_state_bounds, line_multipliers, output_lower_bounds
 from idl_audit.proof.wanted import to_tighten
-from idl_audit.search.relaxation import TriangleRelaxation
+from idl_audit.search.relaxation import TriangleRelaxation, program_bytes
 from idl_audit.values.box import Box
+from idl_audit.values.budget import UNLIMITED, Budget
 from tests.shared.implicit_models import built, floats, node
 from tests.shared.small_networks import dense, layered, long_double, random_box, random_network, some_points
 
@@ -386,6 +388,70 @@ class TestPrograms:
         inputs = Interval(-np.ones((1, 2)), np.ones((1, 2)))
         answer = TriangleRelaxation(model, inputs, interval_bounds(model, inputs)).minimise(np.ones(1))
         assert answer.lower == pytest.approx(-1.0, abs=1e-6)
+
+    def test_a_matrix_product_has_its_exact_minimum(self) -> None:
+        """X Y - Yc . X - Xc . Y = dX dY - Xc Yc, at least -rX rY - Xc Yc; its states beyond the first are constants."""
+        lo, hi = np.array([[-1.0, 2.0, 1.0, -3.0]]), np.array([[1.0, 3.0, 4.0, -1.0]])
+        centre, radius = (lo + hi)[0] / 2, (hi - lo)[0] / 2
+        skip = -np.concatenate([centre[2:], centre[:2]])[None]
+        model = layered(
+            [(np.eye(4), np.zeros(4))], ([[1.0, 0, 0, 0]], [0.0]), coupled("contraction", (1, 2, 1)), skip=skip
+        )
+        inputs = Interval(lo, hi)
+        answer = TriangleRelaxation(model, inputs, interval_bounds(model, inputs)).minimise(np.ones(1))
+        exact = -radius[:2] @ radius[2:] - centre[:2] @ centre[2:]
+        assert answer.lower == pytest.approx(exact, abs=1e-6)
+        assert answer.lower <= exact
+        assert answer.solution.objective == pytest.approx(exact, abs=1e-6)
+
+    @pytest.mark.parametrize("sizes", [(2, 3, 2), (4, 1, 3), (1, 4, 1)])
+    def test_rows_of_matrix_products_hold_at_every_point(self, sizes: tuple[int, ...]) -> None:
+        phi, rng = coupled("contraction", sizes), np.random.default_rng(sum(sizes))
+        assert isinstance(phi, Contraction)
+        n = 2 * phi.width
+        model = layered([(rng.normal(size=(n, 4)), rng.normal(size=n))], (np.eye(n), np.zeros(n)), phi)
+        box = Box.around(rng.normal(size=4), 0.3)
+        inputs = Interval.of_boxes(box)
+        form = TriangleRelaxation(model, inputs, backward_state_bounds(model, inputs)).form
+        assert len(form.matrix.indptr) - 1 - form.live.size == 4 * sizes[0] * sizes[2]  # two a entry, in two groups
+        limits, radius = form.limits, (inputs.hi - inputs.lo)[0] / 2
+        points = np.clip(some_points(rng, box, 500), box.lo, box.hi)
+        found = model.solve(points)
+        x, z = found.states[0][:, form.live], found.pre_activations[0][:, form.live]
+        columns = np.concatenate([(points - form.centre) / radius, x, x - z], axis=1)
+        rows = columns @ form.matrix.T
+        slack = 1e-9 * (1 + np.abs(rows).max())
+        assert ((rows >= limits.row_lo - slack) & (rows <= limits.row_hi + slack)).all()
+        assert ((columns >= limits.lo - slack) & (columns <= limits.hi + slack)).all()
+        ends = [
+            side[form.live.size :].reshape(-1, 2, 2) for side in (limits.row_lo, limits.row_hi)
+        ]  # entry, side, group
+        first, second = phi.factors(form.bounds.z[0].hi[0] / 2 - form.bounds.z[0].lo[0] / 2)
+        widths = 2 * np.matmul(first, second).reshape(2, -1).T
+        np.testing.assert_allclose(ends[1][:, 1] - ends[0][:, 0], widths, rtol=1e-9)
+
+    @pytest.mark.parametrize("radius", [0.01, 0.2])
+    def test_planes_of_attention_are_worth_their_rows(self, radius: float, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("idl_audit.implicit.lowering.linear.FEW_TERMS", 0)
+        rng = np.random.default_rng(0)
+        model = attention(rng)
+        box = Box.around(rng.normal(size=12), radius)
+        inputs = Interval.of_boxes(box)
+        bounds = backward_state_bounds(model, inputs)
+        least = model(np.clip(some_points(rng, box, 1000), box.lo, box.hi)).min(axis=0)
+
+        def losses(budget: Budget = UNLIMITED) -> tuple[Array, int]:
+            relaxation = TriangleRelaxation(model, inputs, bounds, budget=budget)
+            lower = np.array([relaxation.minimise(row).lower for row in np.eye(3)])
+            assert (lower <= least).all()
+            return least - lower, relaxation.form.matrix.shape[0]
+
+        with_planes, rows = losses()
+        without, fewer = losses(Budget(max_bytes=program_bytes(model)))
+        assert rows > fewer  # planes that have no place are left out, and the program is there all the same
+        assert (with_planes < 0.8 * without).all()
+        monkeypatch.setattr("idl_audit.search.relaxation.MOST_PLANE_ENTRIES", 0)
+        assert losses()[1] == fewer
 
     @settings(deadline=None, max_examples=15)
     @given(seed=seeds)

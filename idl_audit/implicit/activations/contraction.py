@@ -14,7 +14,7 @@ Elsewhere: bilinear matrix product, attention scores.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -140,9 +140,29 @@ class Contraction(Coupled):
         (x, y), v = self.factors(lo / 2 + hi / 2), self.results(v)
         return self._joined(np.matmul(v, np.swapaxes(y, -1, -2)), np.matmul(np.swapaxes(x, -1, -2), v))
 
-    def planes(self, lo: FloatArray, hi: FloatArray) -> list[Plane]:
-        """Return none: what reads them has the ranges of the states."""
-        return []
+    def planes(self, lo: FloatArray, hi: FloatArray) -> Iterator[Plane]:
+        """Yield, for each entry of X Y, the means of the four planes of its products: what `lower_support` evaluates.
+
+        X_i Yc_j + Xc_i Y_j - Xc_i Yc_j -+ rX_i rY_j; one at a time, as each holds a number for every state of a group.
+        """
+        with np.errstate(invalid="ignore", over="ignore"):
+            (x, y), (rx, ry) = self.factors(lo / 2 + hi / 2), self.factors(hi / 2 - lo / 2)
+            centre, radius = np.matmul(x, y), np.matmul(rx, ry)
+        for i, j in np.ndindex(self.rows, self.columns):
+            slopes, both = self.grouped(np.zeros_like(lo)), (self.rows + self.columns) * self.inner
+            slopes[:, i * self.inner : (i + 1) * self.inner] = y[:, :, j]
+            slopes[:, self.rows * self.inner + j : both : self.columns] = x[:, i, :]
+            for sign in (-1.0, 1.0):
+                ends = sign * radius[:, i, j] - centre[:, i, j]
+                yield Plane(i * self.columns + j, slopes, ends, is_lower=sign < 0)
+
+    def read_alone(self) -> BoolArray:
+        """Return the places of the entries of X and Y."""
+        return np.asarray(np.arange(self.width) < (self.rows + self.columns) * self.inner)
+
+    def plane_entries(self, size: int) -> int:
+        """Return how many coefficients all planes of so many states have."""
+        return 2 * (size // self.width) * self.rows * self.columns * (1 + 2 * self.inner)
 
     def lower_support(
         self, v: FloatArray, v_error: FloatArray, lam: FloatArray, lo: FloatArray, hi: FloatArray

@@ -10,6 +10,7 @@ Elsewhere: multivariate nonlinearity.
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,8 +85,16 @@ class Coupled(Activation):
         """Return lam = (the planes that v asks for)^T v."""
 
     @abstractmethod
-    def planes(self, lo: FloatArray, hi: FloatArray) -> list[Plane]:
+    def planes(self, lo: FloatArray, hi: FloatArray) -> Iterable[Plane]:
         """Return planes that the graph lies between over one box, [lo, hi] of shape (n,); only solvers read them."""
+
+    def plane_entries(self, size: int) -> int:
+        """Return about how many coefficients the planes of so many states have, where they may be many."""
+        return 0
+
+    def read_alone(self) -> BoolArray:
+        """Return which pre-activations of a group the planes read whether or not the state itself moves, (width,)."""
+        return np.zeros(self.width, np.bool_)
 
     @abstractmethod
     def within(self, lo: FloatArray, hi: FloatArray) -> Activation:
