@@ -180,7 +180,7 @@ def test_accepts_what_the_tool_writes_and_no_changed_proof_of_a_false_claim(proo
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PROVED)
 def test_no_changed_proof_of_many_is_accepted_where_it_is_false(proofs: Any, name: str) -> None:
-    tried(proofs(name), 150)
+    tried(proofs(name), 30)
 
 
 def tried(source: Source, count: int) -> None:
