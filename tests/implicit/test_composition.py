@@ -100,7 +100,7 @@ def test_a_composition_is_the_product_and_its_error_is_bounded(
 @pytest.mark.slow
 @EVERY_PAIR
 @given(seed=SEEDS, errors=ERRORS)
-@settings(deadline=None, max_examples=6)
+@settings(deadline=None, max_examples=3)
 def test_many_compositions(outer: str, inner: str, seed: int, errors: Uncertainty) -> None:
     first, second = drawn(outer, inner, seed)
     check_product(first, second, seed)
