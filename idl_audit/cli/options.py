@@ -13,14 +13,14 @@ from typing import Annotated, Any, Final, Literal
 import typer
 
 from idl_audit.commands.options import asked_of
-from idl_audit.commands.options.common import DATA, LIMITS, OUTPUT, TRAINING
+from idl_audit.commands.options.common import DATA, LIMITS, NETWORK, OUTPUT, QUESTION, SET, TRAINING
 from idl_audit.graph.torch_options import PANEL
 from idl_audit.values.options import OTHER_NAMES, Declared, Option, build, options_of
 
 PREFIX: Final = "IDL_AUDIT"
 """IDL_AUDIT_CERTIFY_EPS=8/255 stands for certify --eps 8/255."""
 
-_PANELS: Final = (None, PANEL, DATA, TRAINING, OUTPUT, LIMITS)
+_PANELS: Final = (None, SET, QUESTION, DATA, NETWORK, PANEL, TRAINING, OUTPUT, LIMITS)
 
 
 @dataclass(frozen=True)

@@ -46,8 +46,7 @@ class Preprocessing:
         Reader(lambda text, _: parse_bounds(text)),
         "Valid range of the data; perturbed inputs stay within it: 0,1.",
         metavar="LO,HI",
-        panel="Data",
-        rank=1,
+        rank=-7,
     )
 
     def __post_init__(self) -> None:

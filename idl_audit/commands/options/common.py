@@ -14,6 +14,11 @@ from idl_audit.values.errors import OptionError
 from idl_audit.values.norms import NORMS
 from idl_audit.values.options import PATH, REQUIRED, SECONDS, SWITCH, Declared, Reader, one_of, option, whole
 
+SET: Final = "What may change"
+"""Sets of inputs beside the box of EPS around a sample."""
+QUESTION: Final = "What is asked"
+"""Questions beside the class of a sample."""
+NETWORK: Final = "Network"
 DATA: Final = "Data"
 OUTPUT: Final = "Output"
 LIMITS: Final = "Limits"
@@ -97,7 +102,7 @@ def method(names: str | None, reader: Reader, help: str, metavar: str = "LIST") 
 
 def sparse() -> Any:
     help = "At most K inputs change at once, each by at most EPS; without it, all of them may."
-    return option(None, whole(1), help, metavar="K")
+    return option(None, whole(1), help, metavar="K", panel=SET)
 
 
 def sigma() -> Any:
@@ -105,7 +110,7 @@ def sigma() -> Any:
         "One radius for each input, multiplied by EPS; 0 holds it fixed. .npy, .npz (array sigma) or .csv. certify and "
         "attack take those of each sample, too: an array eps, or rows of sigma."
     )
-    return option(None, PATH, help, metavar="FILE")
+    return option(None, PATH, help, metavar="FILE", panel=SET)
 
 
 def _features(text: str, flag: str) -> tuple[str, ...]:
@@ -123,7 +128,7 @@ def ignore() -> Any:
         "Inputs by number or name, such as 0,3: may any change of them within --bounds change the class, whatever the "
         "others do within EPS? With --eps 0 nothing but these moves."
     )
-    return option(None, FEATURES, help, metavar="LIST")
+    return option(None, FEATURES, help, metavar="LIST", panel=SET)
 
 
 def _group_column(text: str, flag: str) -> GroupColumn:
@@ -157,7 +162,7 @@ def features() -> Any:
         "features.toml: names, kinds, ranges and categories of the inputs of a table. Whole numbers and categories "
         "move as such, each feature by at most EPS times its radius, and only a valid row falsifies."
     )
-    return option(None, PATH, help, metavar="FILE", rank=3)
+    return option(None, PATH, help, metavar="FILE", rank=3, panel=SET)
 
 
 NORM: Final = one_of("linf", *NORMS, noun="norm")
@@ -168,7 +173,7 @@ def norm() -> Any:
         "What EPS bounds: linf, the change of each input; l2, the root of the sum of their squares; l1, the sum of "
         "their sizes. Inputs stay within --bounds."
     )
-    return option("linf", NORM, help, metavar="NAME")
+    return option("linf", NORM, help, metavar="NAME", panel=SET)
 
 
 def _perturbation(text: str, flag: str) -> Any:
@@ -193,7 +198,7 @@ def perturb() -> Any:
         "or translate=1, shifts by up to a pixel; or rotate=5, turns by up to 5 degrees (bilinear). "
         "EPS, 1 unless given, multiplies all ranges. Inputs saturate at the ends of --bounds."
     )
-    return option(None, PERTURBATION, help, metavar="LIST")
+    return option(None, PERTURBATION, help, metavar="LIST", panel=SET)
 
 
 def directions() -> Any:
@@ -201,7 +206,7 @@ def directions() -> Any:
         "Change the inputs along the rows of a file, (k, ...): .npz (arrays directions, low, high) or .npy. "
         "With --perturb both add up."
     )
-    return option(None, PATH, help, metavar="FILE")
+    return option(None, PATH, help, metavar="FILE", panel=SET)
 
 
 def threshold() -> Any:
@@ -212,6 +217,7 @@ def threshold() -> Any:
         "unless given.",
         metavar="T",
         rank=9,
+        panel=NETWORK,
     )
 
 

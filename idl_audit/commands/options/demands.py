@@ -35,9 +35,15 @@ class DemandOptions(Declared):
         "classes, or numbers where one of their options is given.",
         metavar="NAME",
         rank=5,
+        panel=c.QUESTION,
     )
     top: int | None = option(
-        None, whole(1), "The label only has to stay among the first K classes.", metavar="K", rank=5
+        None,
+        whole(1),
+        "The label only has to stay among the first K classes.",
+        metavar="K",
+        rank=5,
+        panel=c.QUESTION,
     )
     within: float | None = option(
         None,
@@ -45,15 +51,17 @@ class DemandOptions(Declared):
         "No output may move by more than DELTA from its value at the sample; no labels are needed.",
         metavar="DELTA",
         rank=6,
+        panel=c.QUESTION,
     )
-    above: float | None = option(None, c.NUMBER, "Outputs must stay above T.", metavar="T", rank=6)
-    below: float | None = option(None, c.NUMBER, "Outputs must stay below T.", metavar="T", rank=6)
+    above: float | None = option(None, c.NUMBER, "Outputs must stay above T.", metavar="T", rank=6, panel=c.QUESTION)
+    below: float | None = option(None, c.NUMBER, "Outputs must stay below T.", metavar="T", rank=6, panel=c.QUESTION)
     of_outputs: tuple[int, ...] | None = option(
         None,
         INDEX,
         "Which outputs --within, --above and --below are about, by number; all unless given.",
         metavar="LIST",
         rank=6,
+        panel=c.QUESTION,
     )
 
     def __post_init__(self) -> None:

@@ -49,6 +49,7 @@ class EverywhereOptions(Declared):
         "the range in which it is proved, where it fails, and what is open.",
         rank=7,
         in_file=False,
+        panel=c.QUESTION,
     )
     never: tuple[Never, ...] = option(
         (),
@@ -58,6 +59,7 @@ class EverywhereOptions(Declared):
         metavar="STATEMENT",
         several=True,
         rank=7,
+        panel=c.QUESTION,
     )
     monotone: Direction | None = monotone()
     label: int | None = class_of_score()
@@ -70,6 +72,7 @@ class EverywhereOptions(Declared):
         "along most, unless given.",
         metavar="X,Y",
         rank=7,
+        panel=c.QUESTION,
     )
     plot: Path | None = c.file(PLOT, metavar="FILE")
     certificates: Path | None = c.file("Folder for what proves each certified statement.", metavar="DIR")

@@ -85,7 +85,12 @@ class ModelOptions(Declared):
     """How to read a model file."""
 
     output_name: str | None = option(
-        None, TEXT, "Which output to audit, where there are several.", metavar="NAME", rank=8
+        None,
+        TEXT,
+        "Which output to audit, where there are several.",
+        metavar="NAME",
+        rank=8,
+        panel=c.NETWORK,
     )
     input_name: tuple[str, ...] | None = option(
         None,
@@ -93,6 +98,7 @@ class ModelOptions(Declared):
         "Which inputs move, and in what order, where there are several: a,b. All that are not fixed, unless given.",
         metavar="LIST",
         rank=8,
+        panel=c.NETWORK,
     )
     fix: tuple[NamedFile, ...] = option(
         (),
@@ -102,6 +108,7 @@ class ModelOptions(Declared):
         metavar="NAME=FILE",
         several=True,
         rank=8,
+        panel=c.NETWORK,
     )
     max_bytes: int | None = option(
         None,
@@ -128,6 +135,7 @@ class ModelOptions(Declared):
         "all, where they keep its function, else off.",
         metavar="LEVEL",
         rank=8,
+        panel=c.NETWORK,
     )
     torch: TorchOptions = group(TorchOptions)
     threshold: float | None = c.threshold()

@@ -129,6 +129,7 @@ class AttackVerdicts(CertifyVerdicts):
         whole(),
         "Only this class counts: the network must predict it. Samples of the class itself are left out.",
         metavar="CLASS",
+        panel=c.QUESTION,
     )
 
     def made(self) -> Options:
@@ -186,6 +187,7 @@ class RobustnessOptions(Declared):
         "With --features and --eps 0: may any change of the protected features alone, to any of their values, change "
         "the class?",
         rank=3,
+        panel=c.SET,
     )
     demanded: DemandOptions = group(DemandOptions)
     largest: bool = option(
@@ -194,6 +196,7 @@ class RobustnessOptions(Declared):
         "Find the largest radius at which each sample is certified and the smallest at which it is falsified, up to "
         "the one EPS given, by bisection to one per cent; --time-limit and --max-nodes are for each radius tried.",
         rank=4,
+        panel=c.QUESTION,
     )
     best_effort: bool = option(
         False,
@@ -201,6 +204,7 @@ class RobustnessOptions(Declared):
         "Attack a network that has no implicit form, too: verdicts are then falsified, or unknown with the reason "
         "no_implicit_form, and never certified.",
         rank=4,
+        panel=c.QUESTION,
     )
     group_by: tuple[GroupColumn, ...] = c.group_by()
     plot: Path | None = c.file(PLOT, metavar="FILE")
@@ -372,6 +376,7 @@ class AttackedOptions(RobustnessOptions):
         "for the nearest counterexample and by bisection, beside the largest that is certified; --time-limit and "
         "--max-nodes are for each radius tried.",
         rank=4,
+        panel=c.QUESTION,
     )
 
     def __post_init__(self) -> None:

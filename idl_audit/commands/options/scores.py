@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from idl_audit.commands.options.common import QUESTION
 from idl_audit.values.errors import OptionError
 from idl_audit.values.options import Reader, option, whole
 
@@ -35,6 +36,7 @@ def monotone(default: Any = None) -> Any:
         "Does the score never fall (3+) or never rise (3-) while input 3 alone rises within --bounds, whatever the "
         "others do within EPS, or anywhere with --everywhere? The score is the output or, of several, that of --class.",
         metavar="INPUT+|-",
+        panel=QUESTION,
         in_file=False,
     )
 
@@ -45,5 +47,6 @@ def class_of_score() -> Any:
         whole(0),
         "With --monotone, where there are several outputs: the class whose score it is.",
         metavar="K",
+        panel=QUESTION,
         name="class",
     )
