@@ -29,6 +29,7 @@ from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.decide.ladder import Options, Result, decide_sample
 from idl_audit.decide.perturbed import decide_perturbed
 from idl_audit.implicit.model import ImplicitModel
+from idl_audit.search.torch_maps import load_torch
 from idl_audit.values.arrays import FloatArray, IntArray
 from idl_audit.values.box import Box
 from idl_audit.values.input_sets import InputSet, NormBall
@@ -213,6 +214,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=usual)
     parser.add_argument("--out", type=Path, default=ROOT / "reports")
     given, data = parser.parse_args(), Path(os.environ["IDL_AUDIT_DATA"])
+    load_torch()  # no sample is to pay for it
     counts = f"--balls {given.balls} --families {given.families} --patches {given.patches}"
     sections = ((balls_section, given.balls), (families_section, given.families), (patches_section, given.patches))
     lines = ["# Balls, families of inputs, patches", "", f"Made by `python -m benchmarks.sets_table {counts}`.", ""]

@@ -152,10 +152,11 @@ class Network:
         if kind in ("Add", "Sub"):
             return self.plus(x, more[0], 1 if kind == "Add" else -1)
         weighs = kind in ("Gemm", "MatMul", "Conv")
-        demand(weighs or kind in ("Flatten", "Reshape", "AveragePool", "ReduceMean", "MaxPool"), f"operator {kind}")
+        same = kind in ("Flatten", "Identity", "Reshape")
+        demand(weighs or same or kind in ("AveragePool", "ReduceMean", "MaxPool"), f"operator {kind}")
         demand(not attributes.get("transA") and attributes.get("alpha", 1) == attributes.get("beta", 1) == 1, "factors")
         zero = self.run(node, np.zeros(x.shape, more[0].dtype if weighs else float), *more)
-        if kind in ("Flatten", "Reshape"):
+        if same:
             return Tensor(zero.shape, x.maps)
         units = np.eye(math.prod(x.shape), dtype=zero.dtype).reshape(-1, *x.shape[1:])
         made = self.run(node, units, *more[:1], *(0 * bias for bias in more[1:]))

@@ -428,7 +428,8 @@ def _described(found: ProofFile, shared: dict[str, Any], vnnlib: Path | None) ->
 def _sample(claim: SampleClaim | DemandClaim, leaves: int, shared: dict[str, Any]) -> tuple[str, Claim]:
     ball = claim.ball
     within = "" if ball.clip is None else f" within [{ball.clip[0]!r}, {ball.clip[1]!r}]"
-    radius = f"eps {ball.eps!r}" if ball.sigma is None else f"eps {ball.eps!r} times the radii of the file"
+    units = "times" if ball.norm == "linf" else "in units of"
+    radius = f"eps {ball.eps!r}" + ("" if ball.sigma is None else f" {units} the radii of the file")
     few = "" if ball.cardinality is None else f", at most {ball.cardinality} inputs changed,"
     free = f", inputs {', '.join(map(str, ball.free))} free" if ball.free else ""
     what = f"{ball.norm} ball" if ball.norm != "linf" else "box" if not few else "set"
@@ -560,7 +561,8 @@ def _perturbed(claim: PerturbedClaim, leaves: int, shared: dict[str, Any]) -> tu
 def _pair(claim: AgreementClaim | DifferenceClaim, leaves: int, shared: dict[str, Any]) -> tuple[str, Claim]:
     ball = claim.ball
     within = "" if ball.clip is None else f" within [{ball.clip[0]!r}, {ball.clip[1]!r}]"
-    radius = f"eps {ball.eps!r}" if ball.sigma is None else f"eps {ball.eps!r} times the radii of the file"
+    units = "times" if ball.norm == "linf" else "in units of"
+    radius = f"eps {ball.eps!r}" + ("" if ball.sigma is None else f" {units} the radii of the file")
     where = f"in the box of {radius}{within} around the file's sample {claim.index}"
     about = Claim(
         kind="agreement" if isinstance(claim, AgreementClaim) else "difference",

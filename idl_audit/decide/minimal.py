@@ -48,7 +48,7 @@ def reach(centre: FloatArray, greatest: float, point: Float32Array, around: Arou
     """Return the least radius, up to the greatest, whose exact set is seen to hold a point."""
     inputs, change = around(greatest), np.abs(point.astype(np.float64) - centre)
     if isinstance(inputs, NormBall):
-        size = float(np.linalg.norm(change, 2 if inputs.norm == "l2" else 1))
+        size = float(np.linalg.norm(inputs.in_radii(change), 2 if inputs.norm == "l2" else 1))
     elif isinstance(inputs, Box):
         width = np.maximum(inputs.hi - centre, centre - inputs.lo)
         size = greatest * float(np.divide(change, width, out=np.zeros_like(change), where=width > 0).max(initial=0.0))

@@ -50,6 +50,9 @@ MORE_BOXES: Final = 8192
 GREATEST_EFFORT: Final = 8
 FEWEST_INPUTS: Final = 7
 """Up to so many that move, linear programs of several rows wait for a long split."""
+FIRST_QUERIES: Final = 200
+"""Of the descent towards rivals that is usual in balls: it finds what pgd, which costs more, does not from all its
+starts, and more queries find little that a tree does not."""
 LARGEST_PROGRAM: Final = 2**32
 """Bytes of a linear program that is tried unless methods are named."""
 
@@ -85,6 +88,11 @@ def _member(name: str) -> ClimbTogether:
         MEMBERS[name](quarries, cases[0].attack.max_queries)
 
     return climb
+
+
+def _first_descent(case: Case, budget: Budget) -> None:
+    """Descent towards the nearest rivals, its queries few."""
+    MEMBERS["apgd-t"]([Quarry(_target(case, budget), case.rng)], min(FIRST_QUERIES, case.attack.max_queries))
 
 
 def _alone(together: ClimbTogether) -> Climb:
@@ -357,6 +365,14 @@ def _other_sets(model: ImplicitModel, query: Query) -> bool:
     return not _boxes(model, query)
 
 
+def _sparse(model: ImplicitModel, query: Query) -> bool:
+    return isinstance(query.inputs, SparseBall)
+
+
+def _balls(model: ImplicitModel, query: Query) -> bool:
+    return isinstance(query.inputs, NormBall) and isinstance(query, Misclassification)
+
+
 def _boxes_or_sparse(model: ImplicitModel, query: Query) -> bool:
     """Sets for which linear programs have rows of their own."""
     return not isinstance(query.inputs, NormBall)
@@ -461,8 +477,9 @@ RUNGS: Final[Mapping[str, Rung]] = MappingProxyType(
         "sensitivity": Rung(_attack_sample("sensitivity"), fits=_classes),
         "gradient": Rung(_attack_sample("gradient"), fits=_classes),
         "quick": Rung(lambda case, budget: quick([case], budget), 0.1, fits=_boxes, usual=_boxes, together=quick),
-        "pgd": Rung(_attack_sample("pgd"), fits=_classes, usual=_other_sets),
+        "pgd": Rung(_attack_sample("pgd"), fits=_classes, usual=_sparse),
         **{name: _of_auto(name) for name in MEMBERS},
+        "first apgd-t": Rung(_first_descent, fits=_balls, usual=_balls, begins="apgd-t"),
         "linear": Rung(_linear, 0.7, proves=True, usual=_always, together=sample_bounds.lines),
         "first rational": Rung(_rational, 0.1, proves=True, fits=_small_exact, usual=_small_exact, begins="rational"),
         "first split": Rung(_first_split, 0.1, proves=True, fits=_boxes, usual=_few_feed_forward, begins="split"),

@@ -47,7 +47,8 @@ def facts(claim: Claim) -> Iterator[tuple[str, str]]:
         yield "directions", "; ".join(map(numbers, claim.directions))
     if claim.eps is not None:
         norm = "" if claim.norm == "linf" else f" in the {claim.norm} norm"
-        yield "eps", repr(claim.eps) + norm + ("" if claim.sigma is None else f" times sigma, {numbers(claim.sigma)}")
+        times = " times" if claim.norm == "linf" else " of changes in units of"
+        yield "eps", repr(claim.eps) + norm + ("" if claim.sigma is None else f"{times} sigma, {numbers(claim.sigma)}")
     if claim.centre is not None:
         yield "centre", f"{numbers(claim.centre)}; by the file's word, sample {claim.index} of its data"
     if claim.threshold is not None:

@@ -101,7 +101,7 @@ def _moved(regions: Regions, best: FloatArray, drawn: FloatArray, share: float, 
     length = np.linalg.norm(window, order, axis=1, keepdims=True)
     part = share if regions.norm == "l2" else drawn[:, -1:]
     kept, taken = (1 - part) ** (1 / order), part ** (1 / order)
-    return regions.onto(regions.centre + kept * change + taken * radius * window / length)
+    return regions.onto(regions.centre + kept * change + taken * radius * regions.unit * window / length)
 
 
 def _window(drawn: FloatArray, share: float, shape: Sequence[int], size: int) -> FloatArray:

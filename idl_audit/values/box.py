@@ -361,16 +361,22 @@ def largest_entries(values: FloatArray, k: int) -> BoolArray:
     return mask
 
 
-def _radii(size: int, eps: float, sigma: FloatArray | None) -> tuple[FloatArray, FloatArray]:
-    """Return eps sigma rounded upward and rounded downward; both are eps where there is no sigma."""
-    if sigma is None:
-        return np.full(size, eps), np.full(size, eps)
+def radii_of(size: int, sigma: FloatArray) -> FloatArray:
+    """Return how far each input moves for eps = 1, (p,). Raises DataError where these are no radii."""
     sigma = np.asarray(sigma, np.float64)
     if sigma.shape != (size,):
         raise DataError(f"sigma has shape {sigma.shape} for {size} inputs; give one radius for each input")
     if not (np.isfinite(sigma).all() and (sigma >= 0).all()):
         where = int(np.argmin(np.isfinite(sigma) & (sigma >= 0)))
         raise DataError(f"sigma has {sigma[where]} at input {where}; every radius must be a finite number, 0 or more")
+    return sigma
+
+
+def _radii(size: int, eps: float, sigma: FloatArray | None) -> tuple[FloatArray, FloatArray]:
+    """Return eps sigma rounded upward and rounded downward; both are eps where there is no sigma."""
+    if sigma is None:
+        return np.full(size, eps), np.full(size, eps)
+    sigma = radii_of(size, sigma)
     with np.errstate(over="ignore"):
         product = eps * sigma
     if not np.isfinite(product).all():

@@ -19,6 +19,8 @@ from idl_audit.values import input_sets
 from idl_audit.values.arrays import FloatArray
 from idl_audit.values.errors import InvalidInputError, OptionError
 from idl_audit.values.input_sets import NORMS, Norm, NormBall
+from tests import independent_balls
+from tests.independent_files import Refused
 from tests.shared.command_line import DATA, MODEL, Run, run
 from tests.shared.pairs import onnx_chain
 from tests.shared.small_networks import random_network
@@ -31,6 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Class 0 where 3 u0 + 4 u1 > 2.5: (0.5, 0.5) is 0.2 away in l2 and 0.25 in l1; where u1 cannot fall, 1/3."""
     found = tmp_path_factory.mktemp("norms")
     onnx_chain(found / "m.onnx", [np.eye(2), np.array([[3.0, 4.0], [0.0, 0.0]])], [np.zeros(2), np.array([0.0, 2.5])])
+    (found / "radii.csv").write_text("1,0.5")
     np.savez(found / "d.npz", inputs=np.array([[0.5, 0.5], [1.0, 0.0], [0.0, 0.125]]), labels=np.array([0, 0, 1]))
     return found
 
@@ -53,6 +56,26 @@ def test_radii_are_those_of_the_norm(folder: Path) -> None:
     found = verdicts(certify(folder, "--norm", "l1", "-e", "0.16,0.17,0.249,0.251"))
     assert found[0] == ["certified", "certified", "certified", "falsified"]
     assert found[1] == ["certified", "falsified", "falsified", "falsified"]
+
+
+def test_radii_of_inputs_weigh_their_changes(folder: Path) -> None:
+    """With radii (1, 1/2) the slopes (3, 4) are (3, 2): 1/sqrt(13) away in l2, 1/3 in l1."""
+    weighed = ("--sigma", folder / "radii.csv")
+    assert verdicts(certify(folder, "--norm", "l2", *weighed, "-e", "0.277,0.278"))[0] == ["certified", "falsified"]
+    assert verdicts(certify(folder, "--norm", "l1", *weighed, "-e", "0.333,0.334"))[0] == ["certified", "falsified"]
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_every_attack_finds_points_of_the_ball_whose_inputs_have_radii(
+    folder: Path, norm: Norm, tmp_path: Path
+) -> None:
+    for method in ("apgd-ce", "apgd-t", "fmn", "square", "sign,pgd"):
+        asked = ("--norm", norm, "-e", "0.4", "--sigma", folder / "radii.csv", "--method", method)
+        found = certify(folder, *asked, "--save", tmp_path / f"{method}.npz", command="attack")
+        assert verdicts(found)[0] == ["falsified"]
+        with np.load(tmp_path / f"{method}.npz") as saved:
+            change = (saved["inputs"].astype(float) - saved["originals"]) / np.array([1, 0.5])
+        assert (np.linalg.norm(change, NORM[norm], axis=1) <= 0.4).all()
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -113,11 +136,14 @@ def test_small_networks_of_other_activations_hold_against_samples(norm: Norm, se
 
 
 @pytest.mark.parametrize("norm", NORMS)
-def test_the_search_has_the_support_of_the_proof(norm: Norm) -> None:
+@pytest.mark.parametrize("weighed", [False, True])
+def test_the_search_has_the_support_of_the_proof(norm: Norm, weighed: bool) -> None:
     import torch
 
     rng = np.random.default_rng(0)
-    ball = NormBall.around(rng.random(20), 0.7, norm, valid_lo=0.0, valid_hi=1.0)
+    sigma = rng.choice([0.0, 0.4, 1.0, 3.0], 20) if weighed else None
+    centre = np.clip(rng.random(20) * 1.4 - 0.2, 0, 1)
+    ball = NormBall.around(centre, 0.7, norm, sigma=sigma, valid_lo=0.0, valid_hi=1.0)
     w = rng.normal(size=(30, 20)).astype(np.float32)
     seen = SearchBall.of(ball).least(torch.from_numpy(w)).numpy()
     proved = w.astype(float) @ ball.centre - ball.rise(-w.astype(float))
@@ -125,18 +151,22 @@ def test_the_search_has_the_support_of_the_proof(norm: Norm) -> None:
 
 
 def test_reports_say_the_norm_and_other_norms_never_compare(folder: Path) -> None:
-    for norm in ("linf", *NORMS):
-        found = certify(folder, "--norm", norm, "-e", "0.1", "-o", folder / f"{norm}.json", "--force")
+    names = ("linf", "weighed", *NORMS)
+    for name in names:
+        norm, *more = ("l2", "--sigma", folder / "radii.csv") if name == "weighed" else (name,)
+        found = certify(folder, "--norm", norm, *more, "-e", "0.1", "-o", folder / f"{name}.json", "--force")
         assert found.code == 0
-        assert from_json((folder / f"{norm}.json").read_text()).threat_model.norm == norm
+        assert from_json((folder / f"{name}.json").read_text()).threat_model.norm == norm
+    page = run("report", folder / "weighed.json", "-f", "markdown").out
+    assert "in the l2 norm, all together, changes in units of each input's own radius" in page
     text = run("certify", folder / "m.onnx", "-d", folder / "d.npz", "--norm", "l2", "-e", 0.1, "-q").out
     assert "At eps 0.1 in the l2 norm: 3 of 3 samples are certified" in text
     page = run("report", folder / "l2.json", "-f", "markdown").out
     assert "by at most eps in the l2 norm, all together, within 0 to 1" in page
     gate = run("gate", folder / "l2.json", "--require", "certified_accuracy@0.1 >= 0.9")
     assert "eps bounds the l2 norm of the change" in gate.out
-    for first in ("linf", *NORMS):
-        for second in ("linf", *NORMS):
+    for first in names:
+        for second in names:
             code = run("diff", folder / f"{first}.json", folder / f"{second}.json").code
             assert code == (0 if first == second else 2)
 
@@ -177,14 +207,22 @@ def test_loops_are_refused() -> None:
 
 @pytest.fixture(scope="module")
 def proofs(folder: Path) -> dict[str, Path]:
-    for norm, eps in (("l2", "0.19"), ("l1", "0.24")):
-        assert certify(folder, "--norm", norm, "-e", eps, "--certificates", folder / norm).code == 0
-    return {"l2": folder / "l2" / "sample-0-eps-0.19.npz", "l1": folder / "l1" / "sample-0-eps-0.24.npz"}
+    asked = {"l2": ("l2", "0.19", False), "l1": ("l1", "0.24", False)}
+    asked |= {"weighed l2": ("l2", "0.27", True), "weighed l1": ("l1", "0.33", True)}
+    for name, (norm, eps, weighed) in asked.items():
+        more = ("--sigma", folder / "radii.csv") if weighed else ()
+        assert certify(folder, "--norm", norm, "-e", eps, *more, "--certificates", folder / name).code == 0
+    return {name: folder / name / f"sample-0-eps-{eps}.npz" for name, (_, eps, _) in asked.items()}
 
 
 def verified(folder: Path, source: Path, target: Path, **claim: object) -> Run:
     with np.load(source) as read:
         found = {name: read[name] for name in read.files}
+    sigma = claim.pop("sigma", None)
+    if sigma == "left out":
+        del found["sigma"]
+    elif sigma is not None:
+        found["sigma"] = np.array(sigma)
     meta = json.loads(str(found["meta"][()]))
     meta["claim"] = {name: value for name, value in (meta["claim"] | claim).items() if value != "left out"}
     np.savez(target, **(found | {"meta": np.asarray(json.dumps(meta))}))
@@ -198,6 +236,16 @@ def test_certificates_are_accepted_and_say_the_norm(folder: Path, proofs: dict[s
         text = " ".join(found.out.split())
         assert f"in the {norm} ball of eps {eps} within [0.0, 1.0] around the file's sample 0" in text
         assert f"eps {eps} in the {norm} norm" in text
+    text = " ".join(run("verify", proofs["weighed l2"], folder / "m.onnx").out.split())
+    assert "in the l2 ball of eps 0.27 in units of the radii of the file" in text
+    assert (
+        "eps 0.27 in the l2 norm of changes in units of sigma, 2 numbers" in text or "units of sigma, 1.0, 0.5" in text
+    )
+
+
+def test_another_checker_accepts_them(proofs: dict[str, Path], folder: Path) -> None:
+    for path in proofs.values():
+        assert '"norm"' in independent_balls.check(folder / "m.onnx", path)
 
 
 @pytest.mark.parametrize(
@@ -214,12 +262,20 @@ def test_certificates_are_accepted_and_say_the_norm(folder: Path, proofs: dict[s
         ("l2", {"cardinality": 1}),
         ("l2", {"free": [1]}),
         ("l2", {"eps": 0.0}),
+        ("l2", {"sigma": [1.0, 1.2]}),
+        ("l2", {"sigma": [1.0, -1.0]}),
+        ("weighed l2", {"sigma": [1.0, 0.6]}),
+        ("weighed l2", {"sigma": "left out"}),
+        ("weighed l1", {"sigma": [1.1, 0.5]}),
+        ("weighed l1", {"norm": "l2"}),
     ],
 )
 def test_forged_claims_are_refused(
     folder: Path, proofs: dict[str, Path], tmp_path: Path, norm: str, claim: dict[str, object]
 ) -> None:
     assert verified(folder, proofs[norm], tmp_path / "forged.npz", **claim).code in (1, 2)
+    with pytest.raises(Refused):
+        independent_balls.check(folder / "m.onnx", tmp_path / "forged.npz")
 
 
 def test_a_proof_over_a_larger_ball_is_one_over_the_smaller(
@@ -238,6 +294,7 @@ def test_certificates_of_branched_samples_are_accepted(tmp_path: Path) -> None:
     assert files
     for file in files:
         assert run("verify", file, MODEL).code == 0
+    independent_balls.check(MODEL, min(files, key=lambda file: file.stat().st_size))
 
 
 # --- Python ----------------------------------------------------------------------------------------------------------

@@ -19,15 +19,25 @@ SEEDS = st.integers(0, 2**32 - 1)
 
 
 def drawn(seed: int, norm: str, p: int = 4) -> tuple[NormBall, np.random.Generator]:
+    """A ball, every other one with radii of its inputs, of which some are 0."""
     rng = np.random.default_rng(seed)
-    centre = rng.random(p) * rng.integers(0, 2, p)  # some at an end of the range
-    return NormBall.around(centre, float(rng.choice([0.1, 0.5, 1.0, 3.0])), norm, valid_lo=0.0, valid_hi=1.0), rng
+    centre = np.float32(rng.random(p) * rng.integers(0, 2, p)).astype(float)  # some at an end of the range
+    sigma = np.append(rng.choice([0.0, 1.0, 0.3, 7.0], p - 1), 0.7) if seed % 2 else None
+    eps = float(rng.choice([0.1, 0.5, 1.0, 3.0]))
+    return NormBall.around(centre, eps, norm, sigma=sigma, valid_lo=0.0, valid_hi=1.0), rng
+
+
+def radii(ball: NormBall) -> np.ndarray:
+    return np.ones(ball.size) if ball.sigma is None else ball.sigma
 
 
 def best_l2(m: np.ndarray, ball: NormBall) -> float:
     """The exact support by the KKT conditions: clip(m / lam), lam by bisection in long double."""
     lo, hi = (np.asarray(end, np.longdouble) for end in (ball.box.lo - ball.centre, ball.box.hi - ball.centre))
-    m, r = np.asarray(m, np.longdouble), np.longdouble(ball.eps)
+    moves = radii(ball) > 0
+    sigma = np.asarray(radii(ball)[moves], np.longdouble)
+    m, lo, hi = m[moves] * sigma, lo[moves] / sigma, hi[moves] / sigma
+    r = np.longdouble(ball.eps)
 
     def step(lam: np.longdouble) -> np.ndarray:
         return np.clip(m / lam, lo, hi)
@@ -42,10 +52,12 @@ def best_l2(m: np.ndarray, ball: NormBall) -> float:
 def best_l1(m: np.ndarray, ball: NormBall) -> Fraction:
     """The exact support: the largest entries first, as far as the radius reaches."""
     left, best = Fraction(ball.eps), Fraction(0)
-    for i in np.argsort(-np.abs(m)).tolist():
+    sigma = [Fraction(float(s)) for s in radii(ball)]
+    gain = [abs(Fraction(float(value))) * s for value, s in zip(m, sigma, strict=True)]
+    for i in sorted((i for i, s in enumerate(sigma) if s), key=lambda i: -gain[i]):
         far = ball.box.hi[i] if m[i] > 0 else ball.box.lo[i]
-        step = min(left, abs(Fraction(float(far)) - Fraction(float(ball.centre[i]))))
-        best, left = best + step * abs(Fraction(float(m[i]))), left - step
+        step = min(left, abs(Fraction(float(far)) - Fraction(float(ball.centre[i]))) / sigma[i])
+        best, left = best + step * gain[i], left - step
     return best
 
 
@@ -56,7 +68,7 @@ def test_the_support_is_the_exact_one_rounded_upward(seed: int, norm: str) -> No
     rows = rng.normal(size=(5, 4)) * 10.0 ** rng.integers(-8, 8) * rng.integers(0, 2, (5, 4))
     for m, found in zip(rows, ball.rise(rows), strict=True):
         exact = best_l1(m, ball) if norm == "l1" else best_l2(m, ball)
-        size = float(np.abs(m).sum())
+        size = float(np.abs(m * radii(ball)).sum())
         assert Fraction(float(found)) >= Fraction(exact) - (0 if norm == "l1" else Fraction(1e-15 * size))
         assert found <= float(exact) + 1e-9 * size + 1e-140
 
@@ -85,9 +97,12 @@ def test_what_it_contains_lies_in_it_exactly(seed: int, norm: str) -> None:
     ball, rng = drawn(seed, norm)
     towards = rng.normal(size=(60, 4))
     size = np.linalg.norm(towards, 2 if norm == "l2" else 1, axis=1, keepdims=True)
-    points = ball.centre + towards / size * ball.eps * (1 + rng.choice([0, 1e-16, -1e-16, 1e-13, -1e-9], size=(60, 1)))
+    near = 1 + rng.choice([0, 1e-16, -1e-16, 1e-13, -1e-9], size=(60, 1))
+    points, sigma = ball.centre + towards / size * ball.eps * radii(ball) * near, radii(ball)
     for point, inside in zip(points, ball.contains(points), strict=True):
-        change = [abs(Fraction(float(a)) - Fraction(float(b))) for a, b in zip(point, ball.centre, strict=True)]
+        moved = [abs(Fraction(float(a)) - Fraction(float(b))) for a, b in zip(point, ball.centre, strict=True)]
+        assert not any(c for c, s in zip(moved, sigma, strict=True) if not s)
+        change = [c / Fraction(float(s)) for c, s in zip(moved, sigma, strict=True) if s]
         eps = Fraction(ball.eps)
         within = sum(change) <= eps if norm == "l1" else sum(c * c for c in change) <= eps * eps
         assert within or not inside
@@ -135,5 +150,7 @@ def test_what_makes_no_ball_is_refused() -> None:
         NormBall.around(np.zeros(2), 0.0, "l2")
     with pytest.raises(OptionError, match="no norm"):
         NormBall.around(np.zeros(2), 1.0, "l3")  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="every radius must be"):
+        NormBall.around(np.zeros(2), 1.0, "l2", sigma=np.array([1.0, np.nan]))
     with pytest.raises(DataError, match="below the valid"):
         NormBall.around(np.full(2, -1.0), 1.0, "l2", valid_lo=0.0, valid_hi=1.0)

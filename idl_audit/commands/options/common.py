@@ -108,7 +108,8 @@ def sparse() -> Any:
 def sigma() -> Any:
     help = (
         "One radius for each input, multiplied by EPS; 0 holds it fixed. .npy, .npz (array sigma) or .csv. certify and "
-        "attack take those of each sample, too: an array eps, or rows of sigma."
+        "attack take those of each sample, too: an array eps, or rows of sigma. With --norm l2 or l1 changes are "
+        "measured in units of these radii."
     )
     return option(None, PATH, help, metavar="FILE", panel=SET)
 

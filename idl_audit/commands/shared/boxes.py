@@ -63,30 +63,30 @@ def sample_set(
     """
     lo, hi = bounds or (None, None)
     if norm != "linf":
-        return NormBall.around(centre, ball_radius(eps, sigma), norm, valid_lo=lo, valid_hi=hi)
+        radius, own = ball_radius(eps, sigma)
+        return NormBall.around(centre, radius, norm, sigma=own, valid_lo=lo, valid_hi=hi)
     if k is None:
         return Box.around(centre, eps, sigma=sigma, valid_lo=lo, valid_hi=hi, free=free)
     return SparseBall.around(centre, eps, k, sigma=sigma, valid_lo=lo, valid_hi=hi)
 
 
-def ball_radius(eps: float, sigma: FloatArray | None) -> float:
-    """Return the radius of a ball of another norm: eps times one factor for all inputs, rounded upward.
+def ball_radius(eps: float, sigma: FloatArray | None) -> tuple[float, FloatArray | None]:
+    """Return the radius of a ball of another norm and the radii that its inputs have for 1, None where they are ones.
+
+    One factor for all inputs is part of the radius, which is rounded upward then.
 
     Raises:
-        OptionError: where inputs have factors of their own, or the radius is no positive number.
+        OptionError: where the radius is no positive number.
     """
     if sigma is None:
-        return eps
+        return eps, None
     factor = float(sigma[0])
     if not (sigma == factor).all():
-        raise OptionError(
-            "--sigma has several radii for the inputs of one sample, and --norm bounds all of them together: give one "
-            "factor for each sample (an .npz with eps)"
-        )
+        return eps, sigma
     exact = Fraction(eps) * Fraction(factor)
     if not 0 < exact < Fraction(float(np.finfo(np.float64).max)):
         raise OptionError(f"eps {eps:g} times the factor {factor:g} of --sigma is no radius of a ball; leave it out")
-    return float_above(exact)
+    return float_above(exact), None
 
 
 def sample_sets(

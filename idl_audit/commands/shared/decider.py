@@ -377,8 +377,8 @@ class Decider:
         setting = self.setting
         clip, free = setting.preprocessing.bounds, setting.free
         sigma, value = setting.sigma_of(task.index), radius.value
-        if setting.norm != "linf":  # one factor for all inputs of a sample
-            sigma, value = None, ball_radius(value, sigma)
+        if setting.norm != "linf":
+            value, sigma = ball_radius(value, sigma)
         ball = Ball(task.centre, value, sigma, clip, k, free, setting.norm)
         return SampleClaim(ball, task.label, task.index)
 

@@ -70,9 +70,9 @@ class Ball:
         lo, hi = self.clip or (None, None)
         with np.errstate(over="ignore"):  # what leaves the range of float64 is refused
             if self.norm != "linf":
-                if self.sigma is not None or self.cardinality is not None or self.free:
-                    raise OptionError(f"a ball of {self.norm} has no radii of its own, cardinality or free inputs")
-                return NormBall.around(self.centre, self.eps, self.norm, valid_lo=lo, valid_hi=hi)
+                if self.cardinality is not None or self.free:
+                    raise OptionError(f"a ball of {self.norm} has no cardinality or free inputs")
+                return NormBall.around(self.centre, self.eps, self.norm, sigma=self.sigma, valid_lo=lo, valid_hi=hi)
             if self.cardinality is None:
                 return Box.around(self.centre, self.eps, sigma=self.sigma, valid_lo=lo, valid_hi=hi, free=self.free)
             k = self.cardinality

@@ -174,7 +174,9 @@ def _add_threat(pairs: PairList, threat: ThreatModel) -> None:
         text = f"valid rows of {threat.features} whose features move by at most eps times their radii"
     if threat.fair:
         text = f"valid rows of {threat.features} in which the protected features alone differ"
-    if threat.sigma is not None:
+    if threat.sigma is not None and threat.norm != "linf":
+        text += f", changes in units of each input's own radius in {threat.sigma}"
+    elif threat.sigma is not None:
         text += f" times its own radius in {threat.sigma}"
     if threat.clip is not None:
         text += f", within {threat.clip[0]:g} to {threat.clip[1]:g}"

@@ -95,7 +95,7 @@ class Adversarial(Part):
     linf: NonNegative = Field(description="Largest change of an input, in data units.")
     l0: Count = Field(description="Number of inputs that change.")
     distance: NonNegative | None = Field(
-        default=None, description="Size of the change in threat_model.norm, where that is not linf."
+        default=None, description="Size of the change in threat_model.norm, in data units, where that is not linf."
     )
     margin: float | None = Field(
         description="Output of the right class minus the largest other one, at most 0; null where one is no number."
