@@ -37,6 +37,7 @@ from idl_audit.proof.files.claims import (
 from idl_audit.proof.files.file import ProofFile, read_meta
 from idl_audit.proof.files.pairs import AgreementClaim, DifferenceClaim, Pairing
 from idl_audit.proof.files.ranges import NeverFalls, NeverPredicted, RangeClaim
+from idl_audit.proof.files.rows import RowsClaim
 from idl_audit.proof.files.strict_json import Damaged, Misfit
 from idl_audit.proof.format_1 import reading as format_1
 from idl_audit.proof.sensitivity_witness import Checked, Witness
@@ -55,6 +56,7 @@ from idl_audit.report.schema import PropertyClaim as PropertyFacts
 from idl_audit.values.arrays import AnyArray
 from idl_audit.values.demand import AmongFirst, Limits, PixelClasses
 from idl_audit.values.errors import InvalidInputError, ModelFileError, OptionError
+from idl_audit.values.mixed import Cell
 from idl_audit.values.npz import NpzFile
 from idl_audit.values.query import Query
 from idl_audit.values.rounding import gamma
@@ -74,6 +76,7 @@ WORDS: Final[Mapping[str, str]] = MappingProxyType(
         "top": "certificate",
         "pixels": "certificate",
         "perturbed": "certificate",
+        "rows": "certificate",
         "property": "property certificate",
         "query": "query certificate",
         "sensitivity": "witness",
@@ -415,6 +418,8 @@ def _described(found: ProofFile, shared: dict[str, Any], vnnlib: Path | None) ->
         return _monotone(claim, found.n_leaves, shared)
     if isinstance(claim, RangeClaim):
         return _range(claim, found.n_leaves, shared)
+    if isinstance(claim, RowsClaim):
+        return _rows(claim, found.n_leaves, shared)
     if isinstance(claim, PropertyClaim):
         return _property(claim, shared, vnnlib)
     if isinstance(claim, (AgreementClaim, DifferenceClaim)):
@@ -473,8 +478,7 @@ def _monotone(claim: MonotoneClaim, leaves: int, shared: dict[str, Any]) -> tupl
 
 
 def _range(claim: RangeClaim, leaves: int, shared: dict[str, Any]) -> tuple[str, Claim]:
-    statement, cell = claim.statement, claim.cell
-    hull, facts = cell.hull, dict[str, Any]()
+    statement, cell, facts = claim.statement, claim.cell, dict[str, Any]()
     if isinstance(statement, NeverPredicted):
         what, facts = f"class {statement.label} is never predicted", {"kind": "never", "label": statement.label}
     elif isinstance(statement, NeverFalls):
@@ -487,16 +491,35 @@ def _range(claim: RangeClaim, leaves: int, shared: dict[str, Any]) -> tuple[str,
         columns = (statement.outputs, statement.sides, statement.values, statement.strict)
         limits = np.column_stack([np.asarray(column, np.float64) for column in columns])
         what, facts = _in_words(statement), {"kind": "stays", "output_limits": numbers(limits)}
-    apart = f", {len(cell.choices)} features at values of their own" if cell.choices else ""
-    least, greatest = float(hull.lo.min()), float(hull.hi.max())
+    about = Claim(**shared, **facts, range=_ends_and_values(cell), leaves=leaves)
+    return f"{what} in the file's whole range of {_extent(cell)}, by {leaves} leaves", about
+
+
+def _rows(claim: RowsClaim, leaves: int, shared: dict[str, Any]) -> tuple[str, Claim]:
+    rules = None if claim.rules is None else numbers(np.column_stack(claim.rules))
+    kept = "" if claim.rules is None else f" that keep {len(claim.rules[1])} rules"
     about = Claim(
+        kind="rows",
         **shared,
-        **facts,
-        range=(numbers(np.stack([hull.lo, hull.hi])), *(numbers(choice.values) for choice in cell.choices)),
+        label=claim.label,
+        centre=numbers(claim.centre),
+        index=claim.index,
+        range=_ends_and_values(claim.cell),
+        rules=rules,
         leaves=leaves,
     )
-    where = f"in the file's whole range of {hull.size} inputs, within [{least!r}, {greatest!r}]{apart}"
-    return f"{what} {where}, by {leaves} leaves", about
+    where = f"at all rows{kept} of the file's range of {_extent(claim.cell)} around its sample {claim.index}"
+    return f"class {claim.label} {where}, by {leaves} leaves", about
+
+
+def _ends_and_values(cell: Cell) -> tuple[Numbers, ...]:
+    return numbers(np.stack([cell.hull.lo, cell.hull.hi])), *(numbers(choice.values) for choice in cell.choices)
+
+
+def _extent(cell: Cell) -> str:
+    apart = f", {len(cell.choices)} features at values of their own" if cell.choices else ""
+    least, greatest = float(cell.hull.lo.min()), float(cell.hull.hi.max())
+    return f"{cell.hull.size} inputs, within [{least!r}, {greatest!r}]{apart}"
 
 
 def _kept(claim: SampleClaim | DemandClaim, threshold: float | None) -> tuple[str, dict[str, Any]]:

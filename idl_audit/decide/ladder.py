@@ -23,6 +23,7 @@ from idl_audit.decide.rungs import IN_PLACE_OF_BRANCH, PROOFS, RUNGS, STANDS_FOR
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.bounds import StateBounds
 from idl_audit.proof.float_margins import Arithmetic, FloatMargins, Unbounded
+from idl_audit.proof.forest import Forest
 from idl_audit.search.attacks import ATTACKS, AttackOptions
 from idl_audit.search.branching import Watch
 from idl_audit.search.ensemble import MEMBERS
@@ -128,6 +129,8 @@ class Result:
     """Where it is certified: what was recorded."""
     pieces: tuple[Recorded, ...] = ()
     """Where it is certified over a union (`decide.perturbed`): what was recorded of each piece."""
+    cells: Forest | None = None
+    """Where it is certified over valid rows (`decide.mixed`) and recorded: how they are shared out, a piece a leaf."""
     angles: tuple[float, ...] = ()
     """Where it is certified over rotations: the ends of the intervals that the pieces are about, ascending."""
     worst: tuple[float, ...] = ()

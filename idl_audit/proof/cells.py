@@ -20,7 +20,7 @@ from idl_audit.proof.forest import LEAF, Forest
 from idl_audit.proof.rows import Rows
 from idl_audit.values.arrays import FloatArray
 from idl_audit.values.mixed import Cell, Choice
-from idl_audit.values.query import Query
+from idl_audit.values.query import Conjunction, Query
 
 AT_ONCE = 64
 """Leaves that are bounded together."""
@@ -114,6 +114,31 @@ def why_not_refuted(model: ImplicitModel, cell: Cell, query: Query, tree: Forest
         closed = np.asarray((rows.best(rows.shifted(lower)) > 0).all(axis=1))
         refused += [f"leaf {batch[k][0]}: it may fail there" for k in np.flatnonzero(~closed)]
     return refused
+
+
+def rules_of(cell: Cell) -> tuple[FloatArray, FloatArray] | None:
+    """Return (G, h), (r, p) and (r,): G u <= h wherever a cell's rules hold in it, rounded outward; None without."""
+    if not cell.rules:
+        return None
+    made = [rule.row(cell.hull) for rule in cell.rules]
+    return np.stack([row for row, _ in made]), np.array([limit for _, limit in made])
+
+
+def beside_rules(query: Query, count: int) -> Query:
+    """Return a query with so many rules among the rows of each alternative: they hold at a counterexample, too.
+
+    The rules are the last outputs, G u - h, of a model made by `implicit.front.with_input_rows`.
+    """
+    q = query.alternatives[0].rows.shape[1]
+    beside = np.hstack([np.zeros((count, q)), np.eye(count)])
+    alternatives = tuple(
+        Conjunction(
+            np.vstack([np.hstack([one.rows, np.zeros((len(one.rows), count))]), beside]),
+            np.concatenate([one.offsets, np.zeros(count)]),
+        )
+        for one in query.alternatives
+    )
+    return Query(query.box, alternatives)
 
 
 def _batches(every: Iterator[tuple[int, Piece]], size: int) -> Iterator[list[tuple[int, Piece]]]:

@@ -90,13 +90,13 @@ REFUSED = [
     (("--largest", "-e", "1"), "--largest cannot be asked"),
     (("--top", "1"), "cannot be asked"),
     (("--ignore", "0", "--bounds", "0,90"), "--ignore cannot be asked"),
-    (("--certificates", "c"), "--certificates cannot be asked"),
+    (("--target", "1"), "--target cannot be asked"),
 ]
 
 
 @pytest.mark.parametrize(("more", "words"), REFUSED)
 def test_what_valid_rows_are_not_asked_is_refused_by_name(table: Path, more: tuple[str, ...], words: str) -> None:
-    command = "attack" if "--sparse" in more else "certify"
+    command = "attack" if {"--sparse", "--target"} & {*more} else "certify"
     found = asked(table, "-e", 1, *more, command=command)
     assert found.code == 2
     assert words in found.err

@@ -324,7 +324,6 @@ class RobustnessOptions(Declared):
             "--sigma": self.sigma is not None,
             "--ignore": self.ignore is not None,
             "--largest": self.largest,
-            "--certificates": self.certificates is not None,
             "--target": self.target is not None,
             "--task, --top and limits": self.demanded.beside_class,
         }

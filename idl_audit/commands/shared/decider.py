@@ -31,14 +31,16 @@ from idl_audit.decide.demands import Decision, decide_demand
 from idl_audit.decide.ladder import Options, Result, Sample, decide_sample, decide_together
 from idl_audit.decide.largest import Search
 from idl_audit.decide.minimal import Nearest, reach
-from idl_audit.decide.mixed import Rows
+from idl_audit.decide.mixed import Rows, row_proofs
 from idl_audit.decide.opaque import decide_opaque
 from idl_audit.decide.perturbed import decide_perturbed, perturbed_proofs
 from idl_audit.decide.proofs import Recorded, by_lines_alone, proof_of
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.bounds import Interval
+from idl_audit.proof.cells import rules_of
 from idl_audit.proof.files.claims import Ball, DemandClaim, PerturbedClaim, SampleClaim
 from idl_audit.proof.files.file import ProofFile
+from idl_audit.proof.files.rows import RowsClaim
 from idl_audit.proof.float_margins import Arithmetic, FloatMargins, Unbounded
 from idl_audit.proof.intervals import interval_bounds
 from idl_audit.proof.proof import Proof, trivial
@@ -50,6 +52,7 @@ from idl_audit.values.demand import MOST_ENTRIES, AmongFirst, Demand
 from idl_audit.values.errors import DeviceError, IdlAuditError, InvalidInputError, ModelFileError
 from idl_audit.values.input_sets import InputSet
 from idl_audit.values.margins import margin_functionals, rivals
+from idl_audit.values.mixed import Cell
 from idl_audit.values.network import Network
 from idl_audit.values.perturbations import Perturbed
 from idl_audit.values.verdicts import Verdict
@@ -393,9 +396,12 @@ class Decider:
     ) -> None:
         """Write a certificate for a sample that is certified, or note that there is none."""
         setting = self.setting
-        proofs: tuple[SampleClaim | DemandClaim | PerturbedClaim, tuple[Proof, ...]] | None
+        proofs: tuple[SampleClaim | DemandClaim | PerturbedClaim | RowsClaim, tuple[Proof, ...]] | None
         if isinstance(inputs, Perturbed):
             proofs = self._perturbed_proofs(sample, inputs, result)
+        elif setting.features is not None:
+            cell = setting.features.cell(task.centre, radius.value, protected=setting.fair)
+            proofs = self._row_proofs(task, cell, result)
         else:
             proofs = self._proof(task, radius, inputs, result)
         if proofs is None:
@@ -416,6 +422,17 @@ class Decider:
         claim = PerturbedClaim(inputs, sample.label, sample.index, angles)
         proofs = perturbed_proofs(model, network, claim.label, inputs, result, self.setting.verdicts.budget)
         return None if proofs is None else (claim, proofs)
+
+    def _row_proofs(self, task: SampleTask, cell: Cell, result: Result) -> tuple[RowsClaim, tuple[Proof, ...]] | None:
+        """Return a claim about the valid rows around a sample and a proof for each of their cells; None without one."""
+        (model, network), arithmetic = self._model(), self._arithmetic()
+        if result.cells is None:
+            return None
+        rules = rules_of(cell) if arithmetic is None and model.is_feed_forward else None
+        claim = RowsClaim(cell, result.cells, task.label, task.index, task.centre, rules)
+        budget = self.setting.verdicts.budget
+        made = row_proofs(claim, model, network, result.pieces, budget=budget, arithmetic=arithmetic)
+        return None if made is None else (claim, made)
 
     def _proof(
         self, task: SampleTask, radius: Eps, inputs: InputSet, result: Result
@@ -445,7 +462,7 @@ def _slim(result: Result) -> Result:
         found, nearest = None, result.found.margin
     parts = None if result.parts is None else replace(result.parts, groups=(), recorded=())
     slim = replace(result, lowers=known, found=found, nearest=nearest, recorded=None, pieces=(), angles=(), states=None)
-    return replace(slim, parts=parts)
+    return replace(slim, parts=parts, cells=None)
 
 
 def _claim_of(

@@ -64,6 +64,7 @@ from idl_audit.proof.files.ranges import (
     pack_limits,
     pack_range,
 )
+from idl_audit.proof.files.rows import ROWS, RowsClaim, opened_rows, pack_rows, with_rules
 from idl_audit.proof.files.strict_json import Damaged, Entry, Misfit, below, parsed, whole
 from idl_audit.proof.float_check import check_computed
 from idl_audit.proof.float_margins import Arithmetic, FloatMargins, Unbounded
@@ -144,6 +145,7 @@ Claim: TypeAlias = (
     | DemandClaim
     | MonotoneClaim
     | RangeClaim
+    | RowsClaim
     | PerturbedClaim
     | PropertyClaim
     | QueryClaim
@@ -251,14 +253,14 @@ class ProofFile:
 
 def _questions(claim: Claim, model: ImplicitModel) -> Iterator[tuple[ImplicitModel, Query]]:
     """Yield the queries of a claim, each with the model that it is about."""
-    if isinstance(claim, PerturbedClaim):
+    if isinstance(claim, PerturbedClaim | RowsClaim):
         yield from claim.questions(model)
     elif not isinstance(claim, SensitivityClaim | MonotoneClaim):
         yield from ((model, query) for query in claim.queries(model))
 
 
 _PARTS: Final[Mapping[type, str]] = MappingProxyType(
-    {PropertyClaim: "box", QueryClaim: "box", PerturbedClaim: "piece", DemandClaim: "group"}
+    {PropertyClaim: "box", QueryClaim: "box", PerturbedClaim: "piece", RowsClaim: "cell", DemandClaim: "group"}
 )
 """What the queries of a claim with several are about."""
 
@@ -318,6 +320,8 @@ def _packed_claim(claim: Claim, arrays: dict[str, AnyArray]) -> dict[str, Any]:
         return _packed_perturbed(claim, arrays)
     if isinstance(claim, RangeClaim):
         return pack_range(claim, arrays)
+    if isinstance(claim, RowsClaim):
+        return pack_rows(claim, arrays)
     ball = claim.ball
     arrays["centre"] = np.asarray(ball.centre, np.float64)
     if ball.sigma is not None:
@@ -486,9 +490,11 @@ def read_proof(archive: NpzFile, meta: Mapping[str, Any], model: ImplicitModel) 
     fit(headers, kind.table, size_of)
     arrays = {name: check_values(name, archive.read(name), kind.table) for name in headers}
     found = kind.opened(about, entry, Arrays(arrays), model)
-    if about.arithmetic != "real" and name not in ("sample", "property", "query", *DEMANDS):
+    if about.arithmetic != "real" and name not in ("sample", "rows", "property", "query", *DEMANDS):
         what = _NEVER_ROUNDED.get(str(name), "two networks")
         raise Damaged(f"it speaks of roundings, and is about {what}")
+    if about.arithmetic != "real" and isinstance(found.claim, RowsClaim) and found.claim.rules is not None:
+        raise Damaged("it speaks of roundings, and has rules between inputs")
     if about.arithmetic == "real" and any(proof.slack for proof in found.proofs):
         raise Damaged("it speaks of roundings, and is about real numbers")
     return found
@@ -572,6 +578,11 @@ def _range(about: About, entry: Entry, arrays: Arrays, model: ImplicitModel) -> 
     if is_tree:
         return ProofFile(about, claim, _proofs(arrays, 0), tree=opened_forest(arrays, "tree"))
     return ProofFile(about, claim, _proofs(arrays, 1))
+
+
+def _rows(about: About, entry: Entry, arrays: Arrays, model: ImplicitModel) -> ProofFile:
+    claim = opened_rows(entry, arrays, model)
+    return ProofFile(about, claim, _proofs(arrays, len(claim.queries(model))))
 
 
 def _pixels(about: About, entry: Entry, arrays: Arrays, model: ImplicitModel) -> ProofFile:
@@ -778,6 +789,7 @@ KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
         "difference": Kind(_OF_A_PAIR, DIFFERENCE, _difference),
         "stays": Kind((), STAYS, _range),
         "never": Kind(("label",), NEVER, _range),
+        "rows": Kind(("index", "label"), ROWS, _rows, ("rules",), with_rules),
         "rising": Kind(("input", "output", "direction"), RISING, _range),
         "monotone": Kind(("index", "eps", "clip", "input", "output", "direction"), MONOTONE, _monotone),
     }

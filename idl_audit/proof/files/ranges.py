@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
@@ -111,11 +111,8 @@ class RangeClaim:
 
 def pack_range(claim: RangeClaim, arrays: dict[str, AnyArray]) -> dict[str, Any]:
     """Put the arrays of a range and its statement among others and return what meta says of them."""
-    hull, statement = claim.cell.hull, claim.statement
-    arrays["range.lo"], arrays["range.hi"] = hull.lo, hull.hi
-    for number, choice in enumerate(claim.cell.choices):
-        arrays[f"range.choice.{number}.columns"] = np.asarray(choice.columns, np.int64)
-        arrays[f"range.choice.{number}.values"] = np.asarray(choice.values, np.float64)
+    statement = claim.statement
+    pack_cell(claim.cell, arrays)
     if isinstance(statement, NeverPredicted):
         return {"kind": "never", "label": statement.label}
     if isinstance(statement, NeverFalls):
@@ -123,6 +120,15 @@ def pack_range(claim: RangeClaim, arrays: dict[str, AnyArray]) -> dict[str, Any]
         return {"kind": "rising", "input": statement.feature, "output": statement.output, "direction": direction}
     pack_limits(statement, arrays)
     return {"kind": "stays"}
+
+
+def pack_cell(cell: Cell, arrays: dict[str, AnyArray]) -> None:
+    """Put the arrays of a range among others: the least box around it, and the values of features that have some."""
+    hull = cell.hull
+    arrays["range.lo"], arrays["range.hi"] = hull.lo, hull.hi
+    for number, choice in enumerate(cell.choices):
+        arrays[f"range.choice.{number}.columns"] = np.asarray(choice.columns, np.int64)
+        arrays[f"range.choice.{number}.values"] = np.asarray(choice.values, np.float64)
 
 
 def pack_limits(limits: Limits, arrays: dict[str, AnyArray]) -> None:
@@ -161,14 +167,16 @@ def opened_range(entry: Entry, arrays: Arrays, model: ImplicitModel) -> RangeCla
         if direction not in ("+", "-"):
             raise Damaged("its score goes neither up (+) nor down (-)")
         statement = NeverFalls(feature, output, direction == "+")
-    return RangeClaim(_cell(arrays, model, statement), statement)
+    rises = [statement.feature] if isinstance(statement, NeverFalls) else []
+    return RangeClaim(opened_cell(arrays, model, rises), statement)
 
 
-def _cell(arrays: Arrays, model: ImplicitModel, statement: Statement) -> Cell:
+def opened_cell(arrays: Arrays, model: ImplicitModel, rises: Sequence[int] = ()) -> Cell:
+    """Return a range, in which inputs that rise have no values of their own. Raises Damaged where it makes no sense."""
     lo, hi = arrays["range.lo"], arrays["range.hi"]
     if not (lo <= hi).all():
         raise Damaged("its range is empty")
-    choices, owned = [], [statement.feature] if isinstance(statement, NeverFalls) else []
+    choices, owned = [], list(rises)
     for number in range(arrays.counted("range.choice", "choices")):
         columns, values = (arrays[f"range.choice.{number}.{name}"] for name in ("columns", "values"))
         if not (columns.size and len(values) and (columns < model.n_inputs).all()):

@@ -85,12 +85,14 @@ class Claim(Part):
         "stays",
         "never",
         "rising",
+        "rows",
     ] = Field(
         description="One class for all inputs of a set, a class among the first, outputs on their side of limits, "
         "pixels of one class each, a property without counterexample, a VNN-LIB 2 query that no assignment "
         "satisfies, bounds S of all slopes; of two networks, one class of both at every input of a set, or limits "
         "of how far their outputs differ there; a score that never goes the wrong way while an input rises; over a "
-        "whole range, outputs on their side of limits, a class that is never predicted, such a score."
+        "whole range, outputs on their side of limits, a class that is never predicted, such a score; one class for "
+        "all valid rows of a table around a sample."
     )
     arithmetic: ArithmeticName = Field(
         default="real",
@@ -141,7 +143,12 @@ class Claim(Part):
     )
     range: tuple[Numbers, ...] = Field(
         default=(),
-        description="Of a whole range: least and greatest inputs, then the values of features that have some.",
+        description="Of a whole range, or of the rows of a table: least and greatest inputs, then the values of "
+        "features that have some.",
+    )
+    rules: Numbers | None = Field(
+        default=None,
+        description="Of rows of a table: each rule's factors of the inputs, and the most that their sum is.",
     )
     picture: tuple[Count, ...] = Field(
         default=(), description="Shape of an input as a picture, where the perturbation depends on it."
