@@ -17,7 +17,7 @@ from idl_audit.cli.show import check_output, deliver, say, say_error
 from idl_audit.cli.watching import telling, watched
 from idl_audit.commands.certify import audit_robustness
 from idl_audit.commands.options.common import Printing, Watching
-from idl_audit.commands.options.everywhere import EverywhereOptions
+from idl_audit.commands.options.everywhere import EverywhereOptions, is_asked
 from idl_audit.commands.options.robustness import (
     Attack,
     Certify,
@@ -27,11 +27,13 @@ from idl_audit.commands.options.robustness import (
     RobustnessOptions,
 )
 from idl_audit.commands.shared.journal import journal_beside
+from idl_audit.config.finding import find_configuration
 from idl_audit.report.wording import plain
 
 
 def certify(given: Given) -> None:
     """Do `certify`."""
+    given = _with_whole(given) if is_asked(given.values) else given
     asked: Certify = given.build(journal=journal_beside(given.values.get("output")))
     if asked.property is not None and asked.rule is not None:
         _certify_property(asked.model, asked.property, asked.rule, asked.printing, asked.watching)
@@ -41,6 +43,19 @@ def certify(given: Given) -> None:
         _certify_monotone(asked.model, asked.way, asked.printing, asked.watching)
     elif asked.samples is not None:
         _run("certify", asked.model, asked.samples, asked.printing, asked.watching)
+
+
+def _with_whole(given: Given) -> Given:
+    """Return what is given with the table [everywhere] of the configuration before its other tables."""
+    path = find_configuration()
+    if path is None:
+        return given
+    from idl_audit.config.files import WHOLE, read_configuration
+
+    own = read_configuration(path).table(WHOLE)
+    others = {name: value for name, value in given.values.items() if name not in given.configured}
+    found = {**given.values, **own, **others}
+    return replace(given, values=found, configured=given.configured | (own.keys() - others.keys()))
 
 
 def _certify_monotone(model: Path, chosen: MonotoneOptions, printing: Printing, watching: Watching) -> None:

@@ -13,6 +13,7 @@ from idl_audit.cli.exits import Exit, leave
 from idl_audit.cli.options import Given
 from idl_audit.cli.show import check_output, say, show, tell_resume, written
 from idl_audit.cli.watching import telling, watched
+from idl_audit.commands.options.everywhere import EverywhereOptions
 from idl_audit.commands.options.many import Run
 from idl_audit.commands.options.measures import BoundsOptions, SensitivityOptions
 from idl_audit.commands.options.robustness import AttackedOptions, RobustnessOptions
@@ -39,6 +40,7 @@ FORMATS: Final = {".html": Format.HTML, ".md": Format.MARKDOWN, ".xml": Format.J
 _ASKED: Final[dict[str, type[Any]]] = {
     "sensitivity": SensitivityOptions,
     "bounds": BoundsOptions,
+    "everywhere": EverywhereOptions,
     "certify": RobustnessOptions,
     "attack": AttackedOptions,
 }
@@ -115,6 +117,7 @@ def prepared(given: Given, found: Configuration, *, force: bool = False, **more:
     options = RunOptions(
         sensitivity=_step("sensitivity", asked, given, found),
         bounds=_step("bounds", asked, given, found),
+        everywhere=_step("everywhere", asked, given, found),
         robustness=_step(verdicts, asked, given, found),
         verdicts=verdicts,
     )
@@ -174,9 +177,14 @@ def _step(name: str, asked: Run, given: Given, found: Configuration) -> Any:
         if "state_bounds" in own:
             raise OptionError("[sensitivity] state-bounds speaks of boxes around samples; give eps as well")
         common.pop("data", None)
+    if name == "everywhere":
+        common.pop("arithmetic", None)  # statements are about real numbers, whatever verdicts on samples are about
+        common["everywhere"] = True
     for needed, why in (("data", "samples: write data = 'data.npz'"), ("eps", "a radius: write eps = '8/255'")):
-        if needed not in common and (
-            options_of(kind)[needed].required or _needs_radius(name, needed, {**common, **own})
+        if (
+            needed in options_of(kind)
+            and needed not in common
+            and (options_of(kind)[needed].required or _needs_radius(name, needed, {**common, **own}))
         ):
             raise OptionError(f"{name} needs {why} under [defaults], or give it with --{needed}")
     own.pop("objective", None)
@@ -199,7 +207,7 @@ def _configuration(given: Path | None) -> Configuration:
 
 
 def _written(options: RunOptions) -> list[Path | None]:
-    steps = (options.sensitivity, options.bounds, options.robustness)
+    steps = (options.sensitivity, options.bounds, options.everywhere, options.robustness)
     names = ("save", "witness", "images", "certificates")
     return [getattr(step, name, None) for step in steps if step is not None for name in names]
 
@@ -245,6 +253,7 @@ def _gate(found: Configuration, options: RunOptions, eps: tuple[Eps, ...]) -> _G
     rules = parse_rules(table.get("require", ()), table.get("warn", ()), has_baseline=path is not None)
     radii = () if options.robustness is None else tuple(eps or options.robustness.eps)
     columns = () if options.robustness is None else tuple(one.name for one in options.robustness.group_by)
-    check_measured(rules, radii=radii, sensitivity=options.sensitivity is not None, columns=columns)
+    asked = {"sensitivity": options.sensitivity is not None, "everywhere": options.everywhere is not None}
+    check_measured(rules, radii=radii, columns=columns, **asked)
     known = () if table.get("known") is None else read_known(table["known"])
     return _Gate(rules, None if path is None else read_report(path), path, known)

@@ -1,4 +1,4 @@
-"""run: sensitivity, bounds and verdicts of one model on the same samples, as one report."""
+"""run: sensitivity, bounds and verdicts of one model on the same samples, statements over whole ranges: one report."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from typing import Literal
 
 from idl_audit.commands.bounds import audit_bounds
 from idl_audit.commands.certify import audit_robustness
+from idl_audit.commands.certify_everywhere import audit_everywhere
+from idl_audit.commands.options.common import STEPS
+from idl_audit.commands.options.everywhere import EverywhereOptions
 from idl_audit.commands.options.measures import BoundsOptions, SensitivityOptions
 from idl_audit.commands.options.robustness import RobustnessOptions
 from idl_audit.commands.sensitivity import audit_sensitivity
@@ -29,6 +32,7 @@ class RunOptions:
 
     sensitivity: SensitivityOptions | None = None
     bounds: BoundsOptions | None = None
+    everywhere: EverywhereOptions | None = None
     robustness: RobustnessOptions | None = None
     verdicts: Literal["certify", "attack"] = "certify"
 
@@ -86,16 +90,19 @@ def audit_all(path: Path, options: RunOptions, *, bar: Bar, tell: Teller = tell_
     if left_out and not reports:
         raise left_out[0]
     if not reports:
-        raise OptionError("there is nothing to do: steps names none of sensitivity, bounds, certify, attack")
+        raise OptionError(f"there is nothing to do: steps names none of {', '.join(STEPS)}")
     return combined(reports, [Diagnostic(code="IDL306", level="warning", message=str(error)) for error in left_out])
 
 
 def _steps(path: Path, options: RunOptions, tell: Teller) -> Iterator[tuple[str, Callable[[Watcher], Report]]]:
-    sensitivity, bounds, robustness = options.sensitivity, options.bounds, options.robustness
+    sensitivity, bounds, everywhere = options.sensitivity, options.bounds, options.everywhere
+    robustness = options.robustness
     if sensitivity is not None:
         yield "sensitivity", lambda watch: audit_sensitivity(path, sensitivity, watch=watch, tell=tell)
     if bounds is not None:
         yield "bounds", lambda watch: audit_bounds(path, bounds, watch=watch, tell=tell)
+    if everywhere is not None:
+        yield "everywhere", lambda watch: audit_everywhere(path, everywhere, watch=watch)
     if robustness is not None:
         yield (
             options.verdicts,

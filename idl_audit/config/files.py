@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from idl_audit.commands.options import COMMANDS, asked_of
+from idl_audit.commands.options.everywhere import EverywhereOptions
 from idl_audit.commands.options.reading import DataOptions
 from idl_audit.config.finding import CONFIGURED, FILE, PROJECT
 from idl_audit.data.preprocessing import Preprocessing
@@ -37,7 +38,10 @@ _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _NAMES: Final = "letters, digits, dots, dashes and underscores, 64 at most"
 
 
-TABLES: Final = (SHARED, *(name for name in CONFIGURED if name != "inspect"))
+WHOLE: Final = "everywhere"
+"""The table of what is asked of whole ranges: by the step of `run` of that name, and by certify --everywhere."""
+
+TABLES: Final = (SHARED, *(name for name in CONFIGURED if name != "inspect"), WHOLE)
 
 
 @cache
@@ -45,6 +49,9 @@ def keys_of(table: str) -> Mapping[str, Option]:
     """Return the options of a table by key."""
     if table == SHARED:
         return {one.key: one for one in options_of(asked_of("run")).values() if one.in_file and not one.own}
+    if table == WHOLE:  # --monotone is not taken from [certify], whose samples are then asked something else
+        some = [one for one in options_of(EverywhereOptions).values() if one.in_file or one.name == "monotone"]
+        return {one.key: one for one in some if one.own or one.key not in keys_of(SHARED)}
     declared = options_of(asked_of(table)).values()
     return {one.key: one for one in declared if one.in_file and (one.own or one.key not in keys_of(SHARED))}
 
@@ -176,8 +183,8 @@ def _unknown(place: str, key: str, known: Iterable[str]) -> str:
         return f"{plain} is never taken from a file; give --{plain} on the command line where you trust the code"
     if plain == "everywhere":
         return (
-            "statements over whole ranges are asked on the command line: certify MODEL --everywhere, which takes its "
-            "other options, such as never and features, from [certify]"
+            "statements over whole ranges are asked by the step everywhere of run, or by certify MODEL --everywhere; "
+            "write what is asked, such as never and features, in a table [everywhere]"
         )
     near = difflib.get_close_matches(plain.lower(), list(known), n=1)
     if near:

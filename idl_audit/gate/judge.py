@@ -23,7 +23,6 @@ from idl_audit.values.errors import OptionError
 _OF_OTHERS: Final = {
     **dict.fromkeys(COMPARED, "compare"),
     Metric.MONOTONE: "certify --monotone",
-    Metric.EVERYWHERE: "certify --everywhere",
     Metric.CERTIFIED_GAIN: "harden --audit",
 }
 """Metric -> the command that alone writes reports which say something of it."""
@@ -47,7 +46,12 @@ def parse_rules(require: Sequence[str], warn: Sequence[str], *, has_baseline: bo
 
 
 def check_measured(
-    rules: Sequence[Rule], *, radii: Sequence[Eps], sensitivity: bool, columns: Sequence[str] = ()
+    rules: Sequence[Rule],
+    *,
+    radii: Sequence[Eps],
+    sensitivity: bool,
+    everywhere: bool = False,
+    columns: Sequence[str] = (),
 ) -> None:
     """Refuse, before any work is done, rules that the report to come will say nothing of.
 
@@ -62,6 +66,10 @@ def check_measured(
     known = ", ".join(radius.text for radius in radii)
     for rule in rules:
         which = _OF_OTHERS.get(rule.metric) if rule.metric is not None else None
+        if rule.metric is Metric.EVERYWHERE:
+            if not everywhere:
+                raise OptionError(f"the rule '{rule.text}' needs the step everywhere; add it to the steps")
+            continue
         if which is not None:
             raise OptionError(f"the rule '{rule.text}' needs a report of {which}; judge that with `gate`")
         if rule.metric in (Metric.MAX_SENSITIVITY, Metric.NORM_INF_S):

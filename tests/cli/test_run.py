@@ -58,6 +58,21 @@ def test_one_report_has_what_the_commands_say(files):
     assert report.gate is None
 
 
+def test_statements_over_whole_ranges_are_a_step_with_a_table_of_its_own(files):
+    asked = "[everywhere]\nabove = -1000\nmonotone = '3+'\nclass = 9\n[gate]\nrequire = 'everywhere >= 0.5'\n"
+    configured(files, "max-nodes = 2\n[run]\nsteps = 'everywhere'\n" + asked)
+    found = run("run", "-f", "json")
+    texts = [one.text for one in found.report.everywhere.statements]
+    assert texts == ["every output stays above -1000", "output 9 never falls while 3 rises"]
+    assert found.report.gate.passed  # one of the two is proved
+    alone = run("certify", MODEL, "--everywhere", "-f", "json", "--above", "-2000").report.everywhere
+    assert [one.text for one in alone.statements] == ["every output stays above -2000", texts[1]]
+    configured(files, "[run]\nsteps = 'certify'\n" + asked)
+    found = run("run")
+    assert found.code == 2
+    assert "needs the step everywhere; add it to the steps" in found.err
+
+
 def test_rules_at_the_end_decide_the_exit_code(files):
     configured(files, "[run]\nsteps = 'certify'\n[gate]\nrequire = ['certified_accuracy@0.02 >= 0.9']\n")
     assert run("run", "-o", "out/r.json").code == 0

@@ -54,7 +54,7 @@ OBJECTIVES: Final = ("l1", "state")
 BOUNDS: Final = ("norm", "sensitivity", "interval", "linear")
 MATRICES: Final = ("paper", "half-step", "centre-radius", "monotone", "gains", "best")
 STATE_BOUNDS: Final = ("interval", "linear")
-STEPS: Final = ("sensitivity", "bounds", "certify", "attack")
+STEPS: Final = ("sensitivity", "bounds", "everywhere", "certify", "attack")
 """What `run` can do, in the order it is done in: verdicts, the slowest, come last and can be resumed."""
 ARITHMETICS: Final = ("real", "float64", "float32", "float16", "bfloat16")
 FORMS: Final = ("table", "html", "markdown", "junit", "github", "sarif")
