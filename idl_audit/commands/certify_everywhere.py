@@ -10,7 +10,7 @@ from typing import Final, Literal, TypeAlias
 
 import numpy as np
 
-from idl_audit.commands.certify_monotone import question_of
+from idl_audit.commands.certify_monotone import question_of, told_of_features
 from idl_audit.commands.options.everywhere import NO_SCORE, NOTHING_ASKED, EverywhereOptions
 from idl_audit.commands.options.scores import Direction
 from idl_audit.commands.shared.classifier import as_classifier
@@ -183,17 +183,10 @@ def _statements(path: Path, ranges: Ranges, options: EverywhereOptions) -> Itera
         subject = as_classifier(ranges.subject, options.model.threshold)
         for never in options.never:
             yield _never(never, subject, ranges, options)
-    if options.monotone is not None:
+    if options.monotone is not None and not options.monotone.of_features:
         yield _monotone(ranges, options, options.monotone)
     else:
-        yield from (_monotone(ranges, options, way) for way in _told_of_features(ranges))
-
-
-def _told_of_features(ranges: Ranges) -> Iterator[Direction]:
-    """Yield the ways that the file of features says that a score goes."""
-    for one in () if ranges.features is None else ranges.features.features:
-        if one.monotone is not None:
-            yield Direction(one.name, one.monotone)
+        yield from (_monotone(ranges, options, way) for way in told_of_features(ranges.features))
 
 
 def _limits(path: Path, ranges: Ranges, options: EverywhereOptions) -> Iterator[_Asked]:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from idl_audit.commands.options.robustness import MonotoneOptions
+from idl_audit.commands.options.scores import Direction
 from idl_audit.commands.shared.boxes import sample_sets, threat_model
-from idl_audit.commands.shared.features import named_inputs
 from idl_audit.commands.shared.frame import Clock, framed_report, without_last_operator
 from idl_audit.commands.shared.preflight import Teller, preflight, tell_nobody
 from idl_audit.commands.shared.progress import Progress, Watcher
 from idl_audit.commands.shared.proof_files import about, write
+from idl_audit.commands.shared.ranges import Ranges, refuse_other_size
 from idl_audit.commands.shared.samples import describe_data, open_samples
 from idl_audit.commands.shared.subject import (
     CHECKED_SAMPLES,
@@ -24,12 +25,16 @@ from idl_audit.commands.shared.subject import (
     describe_conversion,
     open_subject,
 )
+from idl_audit.data.features import Features, read_features
 from idl_audit.data.numbers import check_eps_units
+from idl_audit.data.samples import Samples
+from idl_audit.decide.everywhere import Everywhere, as_interval, decide_rising
 from idl_audit.decide.monotone import Monotone, Question, decide_monotone
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.implicit.scaling import rescale
 from idl_audit.proof.files.claims import Ball, MonotoneClaim
 from idl_audit.proof.files.file import ProofFile
+from idl_audit.proof.files.ranges import NeverFalls, RangeClaim
 from idl_audit.proof.forest import Forest
 from idl_audit.proof.monotone import RANKING, score_rows
 from idl_audit.report.schema import (
@@ -45,7 +50,8 @@ from idl_audit.report.schema import (
 from idl_audit.values.arrays import FloatArray
 from idl_audit.values.box import Box
 from idl_audit.values.budget import Budget
-from idl_audit.values.errors import OptionError
+from idl_audit.values.errors import DataError, OptionError
+from idl_audit.values.mixed import Cell
 
 
 def audit_monotone(
@@ -66,16 +72,20 @@ def audit_monotone(
     with clock.step("read and convert"):
         subject = open_subject(path, options.model)
         samples = open_samples(subject, options.data, with_labels=False)
-        check_eps_units(options.eps, float(samples.inputs.min()), float(samples.inputs.max()), preprocessing.bounds)
-        (feature,) = named_inputs(subject, (options.monotone.name,), "--monotone")
-        question, score = question_of(subject, feature, options.monotone.direction, options.label)
+        features = None if options.features is None else read_features(options.features)
+        if features is None:
+            check_eps_units(options.eps, float(samples.inputs.min()), float(samples.inputs.max()), preprocessing.bounds)
+        else:
+            refuse_other_size(features, subject.model.n_inputs, path)
+        ranges, way = Ranges(subject, preprocessing, features), _way(options, features)
+        feature = ranges.place(way.name, "--monotone")
+        question, score = question_of(subject, feature, way.direction, options.label)
     with clock.step("check"):
         inputs = preprocessing.apply(samples.inputs[:CHECKED_SAMPLES], subject.input_shape)
         check = check_agreement(subject, inputs.astype(float))
     with clock.step("preflight"):
-        noted = preflight(subject, samples, options.data, eps=options.eps, tell=tell)
-    sets = sample_sets(samples, options.eps, preprocessing.bounds, free=(feature,))
-    sets = [[subject.readable(one, preprocessing) for one in row] for row in sets]
+        noted = preflight(subject, samples, options.data, eps=options.eps if features is None else (), tell=tell)
+    sets = list(_sets(ranges, samples, options, feature))
     model, network = subject.in_data_units(preprocessing), subject.network(preprocessing)
     if options.certificates is not None:
         options.certificates.mkdir(exist_ok=True)
@@ -86,14 +96,22 @@ def audit_monotone(
         try:
             for index, sample, row in zip(samples.indices, samples.inputs, sets, strict=True):
                 results = {}
-                for radius, box in zip(options.eps, row, strict=True):
-                    assert isinstance(box, Box)
+                for radius, inputs in zip(options.eps, row, strict=True):
                     budget = Budget.of(options.time_limit, nodes=options.max_nodes, max_bytes=options.model.max_bytes)
-                    one = decide_monotone(model, network, question, sample, box, budget, options.seed)
+                    if isinstance(inputs, Cell):
+                        one = _of_rows(decide_rising(model, network, question, inputs, budget, options.seed))
+                    else:
+                        one = decide_monotone(model, network, question, sample, inputs, budget, options.seed)
                     results[radius.value] = one
                     if one.tree is not None and options.certificates is not None:
-                        claim = _claim(options, feature, sample, radius.value, int(index))
-                        files.append(_written(options, subject, model, claim, one.tree))
+                        place = options.certificates / f"sample-{int(index)}-eps-{radius.value!r}-monotone.npz"
+                        claim: MonotoneClaim | RangeClaim
+                        if isinstance(inputs, Cell):
+                            falls = NeverFalls(feature, options.label or 0, way.direction == "+")
+                            claim = RangeClaim(as_interval(inputs, feature), falls)
+                        else:
+                            claim = _claim(options, feature, sample, radius.value, int(index), way)
+                        files.append(_written(options, subject, model, claim, one.tree, place))
                     verdicts[one.verdict.value] += 1
                     watch(Progress(verdicts.total(), total, verdicts))
                 found.append(results)
@@ -102,7 +120,7 @@ def audit_monotone(
     subject.check_unchanged()
     each = list(zip(samples.indices, samples.inputs, found, strict=False))
     counts = {eps.value: Counter(results[eps.value].verdict for results in found) for eps in options.eps}
-    name, rises = subject.original.name, options.monotone.direction == "+"
+    name, rises = subject.original.name, way.direction == "+"
     return framed_report(
         "certify",
         clock,
@@ -111,11 +129,11 @@ def audit_monotone(
         model=subject.info,
         conversion=describe_conversion(subject.model, rescale(subject.model), check, subject.seconds),
         data=describe_data(samples, options.data),
-        threat_model=threat_model(options.eps, preprocessing.bounds, free=(feature,)),
+        threat_model=threat_model(options.eps, preprocessing.bounds, free=(feature,), features=features),
         monotonicity=Monotonicity(
             input=feature,
-            name=options.monotone.name,
-            direction=options.monotone.direction,
+            name=way.name,
+            direction=way.direction,
             score=score,
             label=options.label,
             per_eps=tuple(
@@ -143,20 +161,71 @@ def audit_monotone(
     )
 
 
-def _claim(options: MonotoneOptions, feature: int, sample: FloatArray, eps: float, index: int) -> MonotoneClaim:
-    clip, rises = options.data.preprocessing.bounds, options.monotone.direction == "+"
-    return MonotoneClaim(Ball(sample, eps, clip=clip, free=(feature,)), options.label or 0, rises, index)
+def told_of_features(features: Features | None) -> list[Direction]:
+    """Return the ways that a file of features says that a score goes."""
+    found = () if features is None else features.features
+    return [Direction(one.name, one.monotone) for one in found if one.monotone is not None]
+
+
+def _way(options: MonotoneOptions, features: Features | None) -> Direction:
+    """Return the input that rises. Raises OptionError where the file of features names none, or several."""
+    if not options.monotone.of_features:
+        return options.monotone
+    told = told_of_features(features)
+    if len(told) != 1:
+        named = " and ".join(map(str, told)) or "no feature"
+        raise OptionError(
+            f"{options.features} calls {named} monotone, and around samples one input rises: name it, "
+            f"such as --monotone {told[0] if told else 'age+'}"
+        )
+    return told[0]
+
+
+def _sets(ranges: Ranges, samples: Samples, options: MonotoneOptions, feature: int) -> Iterator[Sequence[Box | Cell]]:
+    """Yield for each sample the sets of every radius: boxes, or valid rows, in which one input moves freely.
+
+    Raises:
+        DataError: where a sample lies outside its range, or is no valid row.
+    """
+    bounds, features = options.data.preprocessing.bounds, ranges.features
+    if features is None:
+        for row in sample_sets(samples, options.eps, bounds, free=(feature,)):
+            read = [ranges.subject.readable(one, options.data.preprocessing) for one in row]
+            yield [one for one in read if isinstance(one, Box)]
+        return
+    for index, x in zip(samples.indices, samples.inputs, strict=True):
+        try:
+            cells = [features.rising(x, radius.value, feature, bounds) for radius in options.eps]
+        except DataError as error:
+            raise DataError(f"sample {int(index)}: {error}") from error
+        yield [ranges.readable(cell) for cell in cells]
+
+
+def _of_rows(found: Everywhere) -> Monotone:
+    """Return what is known of valid rows: where it is certified, the score falls nowhere, and no slope is known."""
+    slope = 0.0 if found.verdict is Verdict.CERTIFIED else None
+    return Monotone(found.verdict, found.reason, found.fall, slope, found.n_parts, found.tree, found.seconds)
+
+
+def _claim(
+    options: MonotoneOptions, feature: int, sample: FloatArray, eps: float, index: int, way: Direction
+) -> MonotoneClaim:
+    ball = Ball(sample, eps, clip=options.data.preprocessing.bounds, free=(feature,))
+    return MonotoneClaim(ball, options.label or 0, way.direction == "+", index)
 
 
 def _written(
-    options: MonotoneOptions, subject: Subject, model: ImplicitModel, claim: MonotoneClaim, tree: Forest
+    options: MonotoneOptions,
+    subject: Subject,
+    model: ImplicitModel,
+    claim: MonotoneClaim | RangeClaim,
+    tree: Forest,
+    path: Path,
 ) -> str:
     """Write the certificate of one sample, checked anew; return its file."""
-    assert options.certificates is not None
     refused = claim.misfit(model) or claim.refused(model, tree)
     if refused:
         raise AssertionError(f"a proof that was found does not hold: {refused}")
-    path = options.certificates / f"sample-{claim.index}-eps-{claim.ball.eps!r}-monotone.npz"
     of = about(subject, options.model, options.data.preprocessing)
     write(path, ProofFile(of, claim, tree=tree), force=options.force)
     return str(path)

@@ -154,18 +154,44 @@ class Features:
         """
         choices, ends = [], np.zeros((2, self.size))
         for one in self.features:
-            has_own = math.isfinite(one.lo) or one.kind == "integer" or clip is None
-            lo, hi = (one.lo, one.hi) if has_own or clip is None else clip
             if one.kind == "categorical":
                 choices.append(Choice(one.columns, np.eye(one.size)))
                 continue
-            if not (math.isfinite(lo) and math.isfinite(hi)):
-                raise DataError(f"{self.path}: {one.name} has no range; give it range = [LO, HI]")
-            ends[:, one.place] = lo, hi
-            if one.kind == "integer":
-                values = self._whole(one, lo, 0.0, everywhere=True)
-                choices.append(Choice(one.columns, values[:, None]))
+            ends[:, one.place], own = self._through(one, clip)
+            choices += own
         return Cell(Box.between(*ends), tuple(choices), self.rules)
+
+    def rising(self, row: FloatArray, eps: float, place: int, clip: tuple[float, float] | None = None) -> Cell:
+        """Return the valid rows around one as `cell` does, but with the feature at one input through its range.
+
+        Args:
+            row: the sample, float32 numbers, shape (p,).
+            eps: the radius of the others; 0 holds those fixed that have no values of their own to go through.
+            place: the input, of a feature that is a number.
+            clip: the range of the feature where the file gives it none.
+
+        Raises:
+            DataError: where the row is none, or a feature has no range or too many values within the set.
+        """
+        cell = self.cell(row, eps, protected=False)
+        (one,) = (feature for feature in self.features if feature.place == place)
+        ends, own = self._through(one, clip)
+        box = [cell.box.lo.copy(), cell.box.hi.copy(), cell.box.inner_lo.copy(), cell.box.inner_hi.copy()]
+        for k, side in enumerate(box):
+            side[place] = ends[k % 2]
+        lo, hi, inner_lo, inner_hi = box
+        others = (choice for choice in cell.choices if place not in choice.columns)
+        return Cell(Box(lo, hi, inner_lo, inner_hi), (*others, *own), self.rules)
+
+    def _through(self, one: Feature, clip: tuple[float, float] | None) -> tuple[tuple[float, float], list[Choice]]:
+        """Return the range of a feature that is a number and, of a whole one, its values. Raises DataError."""
+        has_own = math.isfinite(one.lo) or one.kind == "integer" or clip is None
+        lo, hi = (one.lo, one.hi) if has_own or clip is None else clip
+        if not (math.isfinite(lo) and math.isfinite(hi)):
+            raise DataError(f"{self.path}: {one.name} has no range; give it range = [LO, HI]")
+        if one.kind != "integer":
+            return (lo, hi), []
+        return (lo, hi), [Choice(one.columns, self._whole(one, lo, 0.0, everywhere=True)[:, None])]
 
     def _box(
         self,

@@ -114,3 +114,26 @@ def test_rows_and_features_that_do_not_fit_are_refused(table: Path, tmp_path: Pa
     (tmp_path / "none.toml").write_text(TEXT.replace("protected = true", ""))
     found = asked(table, "-e", 0, "--fair", "--features", tmp_path / "none.toml")
     assert "no protected feature" in found.err
+
+
+def test_a_score_rises_with_the_feature_that_the_file_calls_monotone(table: Path) -> None:
+    """Around samples, too: age goes through its range, other features move as valid rows do."""
+    for sign, verdict in (("+", Verdict.CERTIFIED), ("-", Verdict.FALSIFIED)):
+        (table / "rise.toml").write_text(TEXT.replace('unit = "years"', f'monotone = "{sign}"'))
+        given = ("--features", table / "rise.toml", "--monotone", "features", "--class", 1, "-e", 1)
+        report = asked(table, *given, "--certificates", table / f"rising {sign}").report
+        assert (report.monotonicity.name, report.monotonicity.input) == ("age", 0)
+        results = [sample.results[0] for sample in report.monotonicity.samples]
+        assert [one.verdict for one in results] == [verdict] * 4
+        assert report.threat_model.features_sha256 == read_features(table / "rise.toml").sha256
+        if verdict is Verdict.FALSIFIED:
+            ends = [end for one in results for end in (one.found.low, one.found.high)]
+            assert all(end == int(end) and 17 <= end <= 90 for end in ends)
+        for proof in report.artifacts:
+            assert run("verify", proof, table / "m.onnx").code == 0
+        assert len(report.artifacts) == (4 if verdict is Verdict.CERTIFIED else 0)
+    found = asked(table, "--monotone", "features", "--class", 1, "-e", 1)
+    assert found.code == 2
+    assert "calls no feature monotone, and around samples one input rises" in found.err
+    found = run("certify", table / "m.onnx", "-d", table / "d.npz", "--monotone", "features", "-e", 1)
+    assert "give it with --features FILE" in found.err

@@ -169,7 +169,7 @@ def test_a_configuration_has_its_options_and_not_the_question(table: Path, tmp_p
     (tmp_path / "idl-audit.toml").write_text('[run]\nsteps = ["certify"]\n[certify]\neverywhere = true\n')
     found = run("run", "-c", tmp_path / "idl-audit.toml")
     assert found.code == 2
-    assert "are asked on the command line: certify MODEL --everywhere" in found.err
+    assert "write what is asked, such as never and features, in a table [everywhere]" in found.err
 
 
 @pytest.mark.parametrize(("more", "words"), REFUSED)

@@ -95,6 +95,8 @@ class EverywhereOptions(Declared):
             raise OptionError(
                 "--everywhere needs the range of the inputs: give --bounds LO,HI, or --features FILE with ranges"
             )
+        if self.monotone is not None and self.monotone.of_features and self.features is None:
+            raise OptionError("--monotone features is what a file says of its features; give it with --features FILE")
         if self.label is not None and self.monotone is None and self.features is None:
             raise OptionError(NO_SCORE)
         if self.axes is not None and len(self.axes) != 2:

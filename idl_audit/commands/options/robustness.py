@@ -453,6 +453,7 @@ class MonotoneOptions(Declared):
     eps: tuple[Eps, ...] = c.eps(reader=c.EPS_OR_ZERO)
     data: DataOptions = group(DataOptions, without=("labels",))
     label: int | None = class_of_score()
+    features: Path | None = c.features()
     time_limit: float = c.time_limit()
     max_nodes: int | None = c.max_nodes()
     seed: int = c.seed()
@@ -462,8 +463,12 @@ class MonotoneOptions(Declared):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.data.preprocessing.bounds is None:
-            raise OptionError("--monotone needs the range that the input moves in; give it with --bounds LO,HI")
+        if self.data.preprocessing.bounds is None and self.features is None:
+            raise OptionError(
+                "--monotone needs the range that the input moves in; give it with --bounds LO,HI, or --features FILE"
+            )
+        if self.monotone.of_features and self.features is None:
+            raise OptionError("--monotone features is what a file says of its features; give it with --features FILE")
         if self.certificates is not None:
             check_new_folder(self.certificates, force=self.force)
 

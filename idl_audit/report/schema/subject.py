@@ -290,8 +290,8 @@ class ThreatModel(Part):
     def _check_free(self) -> Self:
         if self.fair and self.features is None:
             raise ValueError("protected features are those of a file, and none is named")
-        if self.free and self.clip is None:
-            raise ValueError("inputs that are free move within clip, and there is none")
+        if self.free and self.clip is None and self.features is None:
+            raise ValueError("inputs that are free move within clip or the ranges of features, and there is neither")
         if not self.free and not self.fair and any(point.value == 0 for point in self.eps):
             raise ValueError("eps 0 leaves nothing to move, as no input is free")
         return self
