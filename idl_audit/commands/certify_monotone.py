@@ -96,19 +96,19 @@ def audit_monotone(
         try:
             for index, sample, row in zip(samples.indices, samples.inputs, sets, strict=True):
                 results = {}
-                for radius, inputs in zip(options.eps, row, strict=True):
+                for radius, around in zip(options.eps, row, strict=True):
                     budget = Budget.of(options.time_limit, nodes=options.max_nodes, max_bytes=options.model.max_bytes)
-                    if isinstance(inputs, Cell):
-                        one = _of_rows(decide_rising(model, network, question, inputs, budget, options.seed))
+                    if isinstance(around, Cell):
+                        one = _of_rows(decide_rising(model, network, question, around, budget, options.seed))
                     else:
-                        one = decide_monotone(model, network, question, sample, inputs, budget, options.seed)
+                        one = decide_monotone(model, network, question, sample, around, budget, options.seed)
                     results[radius.value] = one
                     if one.tree is not None and options.certificates is not None:
                         place = options.certificates / f"sample-{int(index)}-eps-{radius.value!r}-monotone.npz"
                         claim: MonotoneClaim | RangeClaim
-                        if isinstance(inputs, Cell):
+                        if isinstance(around, Cell):
                             falls = NeverFalls(feature, options.label or 0, way.direction == "+")
-                            claim = RangeClaim(as_interval(inputs, feature), falls)
+                            claim = RangeClaim(as_interval(around, feature), falls)
                         else:
                             claim = _claim(options, feature, sample, radius.value, int(index), way)
                         files.append(_written(options, subject, model, claim, one.tree, place))
