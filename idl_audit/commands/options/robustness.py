@@ -463,12 +463,12 @@ class MonotoneOptions(Declared):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.monotone.of_features and self.features is None:
+            raise OptionError("--monotone features is what a file says of its features; give it with --features FILE")
         if self.data.preprocessing.bounds is None and self.features is None:
             raise OptionError(
                 "--monotone needs the range that the input moves in; give it with --bounds LO,HI, or --features FILE"
             )
-        if self.monotone.of_features and self.features is None:
-            raise OptionError("--monotone features is what a file says of its features; give it with --features FILE")
         if self.certificates is not None:
             check_new_folder(self.certificates, force=self.force)
 
