@@ -6,7 +6,8 @@
 
 In `differences`, blocks of which nothing differs (A = A', and neither does what they read) are there once: one state
 for both, as the same function of equal numbers in exact arithmetic. Blocks that do not pair up (other activations or
-sizes, coupled states, jumps) stand apart, and d = x - x' is a sum of theirs.
+sizes, coupled states, jumps) stand apart, and d = x - x' is a sum of theirs. Before that states get one unit
+(`alignment`): `convert` divides them by powers of two.
 
 What rounding did to differences of coefficients is in the result's `slack`: two weights of float32 have a difference
 that float64 holds exactly, unless one is some 2^29 times the other.
@@ -28,6 +29,7 @@ from idl_audit.implicit.activations.curved import Curved
 from idl_audit.implicit.activations.kinked import Kinked
 from idl_audit.implicit.activations.paired import Paired
 from idl_audit.implicit.affine import INPUT
+from idl_audit.implicit.alignment import aligned
 from idl_audit.implicit.last_operator import NAMED
 from idl_audit.implicit.linear_maps import Dense, LinearMap, Reindexed, Sparse
 from idl_audit.implicit.model import Affine, ImplicitModel, PoolWindows, StateBlock
@@ -82,7 +84,10 @@ def paired_model(first: ImplicitModel, second: ImplicitModel, form: Form) -> Imp
         raise OptionError(f"two models are compared on the same inputs and outputs: {why}")
     if form == "differences" and not has_differences(first, second):
         raise OptionError("these two models have no states that pair up, so that their differences are no states")
-    return _apart(first, second) if form == "apart" else _Pairing(first, second, _kinds(first, second)).model()
+    if form == "apart":
+        return _apart(first, second)
+    first, second = aligned(first, second)
+    return _Pairing(first, second, _kinds(first, second)).model()
 
 
 def equal_outputs(model: ImplicitModel) -> BoolArray:

@@ -54,13 +54,7 @@ def rescale(model: ImplicitModel, *, kappa: float = 0.5) -> ImplicitModel:
         _check_range(model, scale)
     except _NoScalingError as error:
         return replace(model, scaling=Scaling(kappa, before, None, reason=str(error)))
-    rows = tuple(_scaled_row(row, scale, k) for k, row in enumerate(model.rows))
-    scaled = replace(
-        model,
-        blocks=tuple(_scaled_block(block, scale.exponents[k]) for k, block in enumerate(model.blocks)),
-        rows=rows,
-        output=_scaled_row(model.output, scale, None),
-    )
+    scaled = scaled_by(model, scale)
     after = norm_inf_a(scaled)
     if not after < 1:
         return replace(model, scaling=Scaling(kappa, before, None, reason=f"rounding leaves ||A||_inf = {after:.17g}"))
@@ -69,6 +63,22 @@ def rescale(model: ImplicitModel, *, kappa: float = 0.5) -> ImplicitModel:
         scaling=Scaling(
             kappa, before, after, MappingProxyType(scale.exponents), weights=MappingProxyType(scale.weights)
         ),
+    )
+
+
+def scaled_by(model: ImplicitModel, scale: Scale) -> ImplicitModel:
+    """Return an equal model with the states x' = diag(1/s) x.
+
+    Its constants must not leave the range of float64 by that; maps have a slack where they do.
+
+    Raises:
+        UnsupportedModelError: where entries of maps would be too large.
+    """
+    return replace(
+        model,
+        blocks=tuple(_scaled_block(block, scale.exponents[k]) for k, block in enumerate(model.blocks)),
+        rows=tuple(_scaled_row(row, scale, k) for k, row in enumerate(model.rows)),
+        output=_scaled_row(model.output, scale, None),
     )
 
 

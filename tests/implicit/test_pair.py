@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from idl_audit.implicit.alignment import aligned
 from idl_audit.implicit.linear_maps import Dense
 from idl_audit.implicit.pair import FORMS, equal_outputs, has_differences, paired_model, why_not_comparable
+from idl_audit.implicit.scaling import Scale, rescale, scaled_by
 from idl_audit.proof.bounds import Interval
 from idl_audit.proof.intervals import interval_bounds
 from idl_audit.proof.linear_bounds import backward_state_bounds, output_lower_bounds
@@ -80,6 +82,52 @@ def test_a_model_and_itself_have_no_difference():
     assert equal_outputs(model).all()
     assert model.n_states == first.n_states, "equal states are there once"
     assert not equal_outputs(paired_model(first, moved(first, np.copy), "apart")).any()
+
+
+def in_other_units(model, rng):
+    """Return an equal model, its states divided by powers of two: any of homogeneous ones, one a block of others."""
+    exponents = {}
+    for k, block in enumerate(model.blocks):
+        own = rng.integers(-6, 7, block.size)
+        exponents[k] = own if block.activation.positively_homogeneous else np.full_like(own, own[0])
+    return scaled_by(model, Scale(exponents))
+
+
+@given(seed=st.integers(0, 2**32 - 1), skip=st.booleans())
+@settings(max_examples=8, deadline=None)
+def test_states_in_other_units_pair_up(seed, skip):
+    """As `convert` writes them: the pair is the one without a scale, coefficient by coefficient."""
+    rng = np.random.default_rng(seed)
+    kinds = tuple(str(kind) for kind in rng.choice(SMOOTH, size=int(rng.integers(1, 4))))
+    first = layered(rng, (3, *(int(n) for n in rng.integers(1, 6, len(kinds))), 2), kinds, skip=skip)
+    for other in (rescale(first), in_other_units(first, rng)):
+        for one, two in ((first, other), (other, first), (other, rescale(first, kappa=0.1))):
+            assert equal_outputs(paired_model(one, two, "differences")).all()
+    near = moved(first, lambda m: m * (1 + 1e-3 * rng.normal(size=m.shape)))
+    lo = rng.normal(size=3)
+    hi = lo + 0.1
+    asked, other = (
+        paired_model(first, near, "differences"),
+        paired_model(first, in_other_units(near, rng), "differences"),
+    )
+    np.testing.assert_array_equal(farthest(other, lo, hi), farthest(asked, lo, hi))
+    points = points_of(rng, lo, hi, 30)
+    np.testing.assert_allclose(other(points), asked(points), rtol=0, atol=1e-12 * (1 + np.abs(asked(points)).max()))
+
+
+def test_units_that_fit_nothing_or_lose_numbers_are_left():
+    """Rows that are no power of two apart, rows of zeros, numbers that would leave the range of float64."""
+    rng = np.random.default_rng(3)
+    first = layered(rng, (3, 4, 2), ("relu",))
+    for factor in (1.4, 0.0, np.nextafter(0, 1)):
+        own = first.rows[0]
+        rows = (replace(own, input=Dense(matrix=factor * own.input.matrix), constant=factor * own.constant),)
+        second = replace(first, rows=rows)
+        assert aligned(first, second)[1].rows[0].input is second.rows[0].input
+        points = points_of(rng, np.zeros(3), np.ones(3), 20)
+        y, z = first(points), second(points)
+        lower = farthest(paired_model(first, second, "differences"), np.zeros(3), np.ones(3))
+        assert (lower >= np.abs(y - z).max(axis=0) - 1e-13).all()
 
 
 def test_what_only_rounding_may_have_changed_is_not_equal():
