@@ -521,7 +521,7 @@ def _sparsity(report: Report) -> str:
     if threat is not None and threat.set == "perturbed":
         return f"{_PATCHED if is_patch(threat) else ' times '}{plain(perturbation_text(threat))}"
     if threat is not None and threat.norm != "linf":
-        return f" in the {threat.norm} norm"
+        return f" in the {threat.norm} norm{'' if threat.sigma is None else ' of changes in units of their radii'}"
     if free:
         return f", {_named(report, free)} moving freely"
     return "" if k is None else f" on at most {k} input{'' if k == 1 else 's'}"

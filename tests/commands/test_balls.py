@@ -157,6 +157,8 @@ def test_reports_say_the_norm_and_other_norms_never_compare(folder: Path) -> Non
         found = certify(folder, "--norm", norm, *more, "-e", "0.1", "-o", folder / f"{name}.json", "--force")
         assert found.code == 0
         assert from_json((folder / f"{name}.json").read_text()).threat_model.norm == norm
+    gate = run("gate", folder / "weighed.json", "--require", "certified_accuracy@0.1 >= 0.9").out
+    assert "norm of the change, each input's in units of its own radius" in " ".join(gate.split())
     page = run("report", folder / "weighed.json", "-f", "markdown").out
     assert "in the l2 norm, all together, changes in units of each input's own radius" in page
     text = run("certify", folder / "m.onnx", "-d", folder / "d.npz", "--norm", "l2", "-e", 0.1, "-q").out

@@ -57,7 +57,8 @@ def _threat(report: Report) -> list[str]:
         what = "within" if is_patch(threat) else "by eps times"
         limits.append(f"inputs change {what} {plain(perturbation_text(threat))} alone")
     if threat is not None and threat.norm != "linf":
-        limits.append(f"eps bounds the {threat.norm} norm of the change")
+        units = "" if threat.sigma is None else ", each input's in units of its own radius"
+        limits.append(f"eps bounds the {threat.norm} norm of the change{units}")
     if threat is not None and threat.k is not None:
         limits.append(f"at most {threat.k} inputs change")
     if threat is not None and threat.target is not None:
