@@ -158,7 +158,7 @@ class _Run:
                     for name, example in self.arguments.items()
                 )
             )
-        return np.asarray(self._chosen(found).numpy())
+        return np.asarray(self._chosen(found).detach().numpy())
 
     def _chosen(self, found: Any) -> torch.Tensor:
         """Return the output that is asked for: of several, those of floats are the graph's."""
