@@ -29,7 +29,7 @@ from idl_audit.data.numbers import parse_eps
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.decide.ladder import Options
 from idl_audit.report.schema import EpsSummary, Hardening
-from tests import independent_checker
+from tests import independent_checker, independent_curves
 from tests.independent_files import Refused
 
 CHECKED: Final = 5
@@ -74,11 +74,14 @@ def checked(proofs: Path, model: Path) -> str:
 
 
 def also(model: Path, some: list[Path]) -> str:
-    """Return how many of the first proof the other checker accepts, or what it does not read."""
-    try:
-        return f"{sum(bool(independent_checker.check(model, file)) for file in some[:1])} of {len(some[:1])}"
-    except Refused as error:
-        return f"refused: {error}"
+    """Return how many of the first proof another checker accepts, or what the last of them does not read."""
+    why = ""
+    for checker in (independent_checker, independent_curves):
+        try:
+            return f"{sum(bool(checker.check(model, file)) for file in some[:1])} of {len(some[:1])}"
+        except Refused as error:
+            why = f"refused: {error}"
+    return why
 
 
 def counted(c: EpsSummary) -> str:

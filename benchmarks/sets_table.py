@@ -120,14 +120,14 @@ def decided(subject: Subject, x: FloatArray, labels: IntArray, name: str, sets: 
 def drawn(row: Row, shape: Sequence[int], path: Path) -> None:
     """Draw samples above the pictures that the network errs at or, where there are none, the worst position."""
     fallen = [one for one in row.shown if one.result.verdict is Verdict.FALSIFIED]
-    shown = [*fallen, *(one for one in row.shown if one not in fallen)][:DRAWN]
+    shown = [*fallen, *(one for one in row.shown if not any(one is other for other in fallen))][:DRAWN]
     figure, axes = plt.subplots(2, len(shown), figsize=(1.6 * len(shown), 3.8), squeeze=False)
     for (above, below), one in zip(axes.T, shown, strict=True):
         found = one.result.found if one.result.verdict is Verdict.FALSIFIED else None
         other = one.sample if found is None else found.point.astype(np.float64)
         for place, picture in ((above, one.sample), (below, other)):
-            planes = picture.reshape(shape)
-            place.imshow(planes if len(shape) == 2 else np.moveaxis(planes, 0, -1), cmap="gray", vmin=0, vmax=1)
+            planes = picture.reshape([n for n in shape if n > 1])  # without the axis of rows, and that of one channel
+            place.imshow(planes if planes.ndim == 2 else np.moveaxis(planes, 0, -1), cmap="gray", vmin=0, vmax=1)
             place.axis("off")
         if found is None and len(one.result.worst) == 2:
             row_, column = one.result.worst
