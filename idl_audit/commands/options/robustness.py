@@ -31,11 +31,11 @@ from idl_audit.values.options import (
     several_of,
     whole,
 )
-from idl_audit.values.perturbations import Perturbation
 from idl_audit.values.verdicts import ArithmeticName, NormName
 
 if TYPE_CHECKING:
     from idl_audit.decide.ladder import Options
+    from idl_audit.values.perturbations import Perturbation  # imports numpy: --help does without
 
 
 def _share(text: str, flag: str) -> float:
