@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from idl_audit.graph.ir import Attribute, Graph, Node
+from idl_audit.graph.ir import NO_SCALARS, Attribute, Graph, Node, Scalars
 from idl_audit.values.arrays import AnyArray
 from idl_audit.values.rounding import UNIT_ROUNDOFF, gamma
 
@@ -45,6 +45,8 @@ class Found:
     """Inputs behind the tensor."""
     rounds_otherwise: bool = False
     """Whether the chain's floating-point results may be far from those of the operator, which overflow leaves."""
+    scalars: Scalars = NO_SCALARS
+    """The constants that the chain multiplies by on its way."""
 
     def nodes(self, node: Node, constants: dict[str, AnyArray], fresh: Callable[[str], str]) -> list[Node]:
         """Return the nodes that take the place of the chain's last one.
@@ -56,7 +58,7 @@ class Found:
         if self.inner != 1.0:
             inner, scaled = fresh(f"{base}/inner"), fresh(f"{base}/scaled")
             constants[inner] = np.array(self.inner)
-            made.append(Node("Mul", f"{node.label}/inner", (source, inner), (scaled,), uncertainty=OF_PRODUCTS))
+            made.append(self._product(f"{node.label}/inner", source, inner, scaled))
             source = scaled
         target = base if self.factor == 1.0 else fresh(f"{base}/activation")
         made.append(
@@ -68,13 +70,18 @@ class Found:
                 self.attributes,
                 self.uncertainty,
                 self.rounds_otherwise,
+                self.scalars,
             )
         )
         if self.factor != 1.0:
             factor = fresh(f"{base}/factor")
             constants[factor] = np.array(self.factor)
-            made.append(Node("Mul", f"{node.label}/factor", (target, factor), (base,), uncertainty=OF_PRODUCTS))
+            made.append(self._product(f"{node.label}/factor", target, factor, base))
         return made
+
+    def _product(self, name: str, tensor: str, constant: str, result: str) -> Node:
+        """Return a product with a constant that the chain has in several."""
+        return Node("Mul", name, (tensor, constant), (result,), uncertainty=OF_PRODUCTS, scalars=self.scalars)
 
 
 class Chains:
@@ -91,6 +98,18 @@ class Chains:
             if not self._dependent.isdisjoint(node.inputs):
                 self._dependent.update(node.outputs)
         self.opset = graph.opset
+        self._met: dict[str, float] = {}
+
+    def forget(self) -> None:
+        """Begin a chain: no constant has been met in it."""
+        self._met = {}
+
+    @property
+    def scalars(self) -> Scalars:
+        """The constants that products were formed with since, in the chain or beside it."""
+        sizes = [abs(one) for one in self._met.values() if one]
+        least, most = (math.prod(choice(one, 1.0) for one in sizes) for choice in (min, max))
+        return Scalars(len(self._met), least, most)
 
     def depends(self, name: str) -> bool:
         """Whether a tensor depends on the network's input."""
@@ -136,11 +155,13 @@ class Chains:
             if constant is None or constant == 0:
                 return 1.0, [name]
             factor, tensors = self.factors(left, depth=depth + 1)
+            self._met[name] = 1 / constant
             return factor / constant, tensors
         if constant is None and (constant := self._factor(left)) is not None:
             left = right
         if constant is not None:
             factor, tensors = self.factors(left, depth=depth + 1)
+            self._met[name] = constant
             return factor * constant, tensors
         one, some = self.factors(left, depth=depth + 1)
         two, more = self.factors(right, depth=depth + 1)

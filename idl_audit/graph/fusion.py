@@ -53,9 +53,10 @@ def _fused(graph: Graph, *, rounds_otherwise: bool) -> Graph:
 def _activation(chains: Chains, node: Node) -> Found | None:
     """Return the activation that the chain ending at this node is, if it is one."""
     for recognise in RECOGNISERS.get(node.op, ()):
+        chains.forget()
         found = recognise(chains, node)
         if found is not None and chains.depends(found.tensor) and is_safe(found.factor) and is_safe(found.inner):
-            return found
+            return replace(found, scalars=chains.scalars)
     return None
 
 

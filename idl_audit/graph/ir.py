@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +35,25 @@ class Value:
 
 
 @dataclass(frozen=True)
+class Scalars:
+    """The constants that a chain multiplies by, which `fusion` has put into one, or left out."""
+
+    count: int = 0
+    least: float = 1.0
+    """No product of some of them is smaller than this, unless it is 0."""
+    most: float = 1.0
+    """... or larger than this."""
+
+    @property
+    def spread(self) -> float:
+        """What one of these products may be multiplied by to give another one, at most."""
+        return self.most / self.least if self.least else math.inf
+
+
+NO_SCALARS = Scalars()
+
+
+@dataclass(frozen=True)
 class Node:
     """One operator application; an optional input that is left out is the empty string."""
 
@@ -47,6 +67,8 @@ class Node:
     constant); never read from a file."""
     rounds_otherwise: bool = False
     """Whether `fusion` rewrote a chain whose floating-point results may be far from this operator's."""
+    scalars: Scalars = NO_SCALARS
+    """Of the chain that `fusion` rewrote."""
 
     @property
     def label(self) -> str:

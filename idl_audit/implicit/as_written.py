@@ -10,7 +10,7 @@ bound. The format of every block is the coarsest in which the network computes: 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -24,7 +24,8 @@ from idl_audit.implicit.activations import Activation
 from idl_audit.implicit.activations.contraction import Contraction
 from idl_audit.implicit.activations.jumping import Stairs
 from idl_audit.implicit.affine import AffineForm, Whole
-from idl_audit.implicit.build import Walked, assembled, walk_graph
+from idl_audit.implicit.build import assembled, walk_graph
+from idl_audit.implicit.computed_constants import HALF, computed_differently
 from idl_audit.implicit.inside import LOSSES, Inside, divides_by_little, inside_of, jumps_elsewhere
 from idl_audit.implicit.kernels import (
     ARITHMETICS,
@@ -34,6 +35,7 @@ from idl_audit.implicit.kernels import (
     Arithmetic,
     Kernel,
     coarsest,
+    in_a_chain,
     kernel_in_layer,
     kernel_of,
     kernel_of_norm,
@@ -50,7 +52,7 @@ from idl_audit.implicit.lowering.reductions import competing_axes
 from idl_audit.implicit.lowering.sequences import SEQUENCES
 from idl_audit.implicit.model import ImplicitModel, PoolWindows
 from idl_audit.implicit.walk import TensorValue, Walk, float_attribute
-from idl_audit.values.arrays import AnyArray, FloatArray
+from idl_audit.values.arrays import FloatArray
 from idl_audit.values.errors import UnsupportedModelError
 
 
@@ -132,9 +134,11 @@ def as_written(graph: Graph, *, output: str | None = None, max_bytes: int | None
     walk = _AsWrittenWalk(graph.opset, max_bytes, arithmetic)
     walked = walk_graph(graph, walk, output)
     problems = list(dict.fromkeys(walk.unknown))
-    for node in _computed_differently(walked, arithmetic):
+    if walked.left_out is not None and walked.left_out.rounds_otherwise:
+        problems.append(f"{walked.left_out.op} node '{shown(walked.left_out.label)}', written with exponentials")
+    for node in computed_differently(walked, arithmetic):
         problems.append(f"{node.op} node '{shown(node.label)}' computes a constant, as each runtime does it")
-    if used >= _HALF:
+    if used >= HALF:
         problems.append("arithmetic in both float16 and bfloat16")
     if problems:
         raise UnsupportedModelError(problems)
@@ -197,10 +201,15 @@ class _Rule:
     their place is exact."""
 
 
+def _variance(node: Node, values: Sequence[TensorValue | None]) -> FloatArray:
+    """var + eps."""
+    return np.asarray(values[4], np.float64) + float_attribute(node, "epsilon", 1e-5)
+
+
 def _batch_norm_parts(node: Node, values: Sequence[TensorValue | None], form: AffineForm) -> FloatArray:
     """|bias| + |mean scale / sqrt(var + eps)|, entry by entry."""
-    scale, bias, mean, variance = (np.asarray(value, np.float64) for value in values[1:5])
-    sizes = np.abs(bias) + np.abs(mean * scale / np.sqrt(variance + float_attribute(node, "epsilon", 1e-5)))
+    scale, bias, mean = (np.asarray(value, np.float64) for value in values[1:4])
+    sizes = np.abs(bias) + np.abs(mean * scale / np.sqrt(_variance(node, values)))
     behind = sizes.shape if sizes.ndim > 1 else (-1, *(1,) * (len(form.shape) - 2))
     return np.broadcast_to(sizes.reshape(behind), form.shape).reshape(-1) * (1 + 1e-9)
 
@@ -344,23 +353,6 @@ def bounded_operators() -> frozenset[str]:
     return frozenset(_RULES)
 
 
-SAME_EVERYWHERE: Final = frozenset(
-    {
-        *("Abs", "Add", "Cast", "CastLike", "Clip", "Compress", "Concat", "Constant", "ConstantOfShape"),
-        *("DequantizeLinear", "Div"),
-        *("Expand", "EyeLike", "Flatten", "Floor", "Gather", "GatherElements", "GatherND", "Identity", "Max", "Min"),
-        *("Mul", "Neg", "Pad", "Range", "Reciprocal", "ReduceMax", "ReduceMin", "Relu", "Reshape", "ScatterElements"),
-        *("ScatterND", "Slice", "Split", "Sqrt", "Squeeze", "Sub", "Tile", "Transpose", "Trilu", "Unsqueeze", "Where"),
-    }
-)
-"""Operators on constants whose result is the same in every runtime: moved, or correctly rounded."""
-
-MOVED_EVERYWHERE: Final = SAME_EVERYWHERE - {
-    *("Add", "Cast", "CastLike", "DequantizeLinear", "Div", "Mul", "Range", "Reciprocal", "Sqrt", "Sub")
-}
-"""Those that round nothing: of 16-bit floats some runtimes round each step, and others the last one alone."""
-
-
 def _hidden_types(graph: Graph) -> frozenset[str]:
     """Return {float16} where a network that computes in bfloat16 may do so in float16, too, as it casts to it."""
     casts = [node for node in graph.nodes if node.op in ("Cast", "CastLike")]
@@ -369,46 +361,7 @@ def _hidden_types(graph: Graph) -> frozenset[str]:
 
 
 _FLOAT16: Final = 10
-_HALF: Final = frozenset({"float16", "bfloat16"})
-_WIDE: Final = frozenset({1, 11})
-"""TensorProto's numbers of float32 and float64."""
-_NARROW: Final = frozenset({10, 16})
-"""Of the types of 16 bits."""
-
-
-def _computed_differently(walked: Walked, arithmetic: Arithmetic) -> Iterator[Node]:
-    """Yield the nodes of constants whose results are not the same numbers in every runtime.
-
-    What a file holds in 16 bits has the same numbers in float32 where it is cast, and is known as float32 here: what
-    was computed before a cast may have been rounded to 16 bits, or not.
-    """
-    computed: set[str] = set()
-    same = MOVED_EVERYWHERE if arithmetic.name in _HALF else SAME_EVERYWHERE
-    for node in walked.folded:
-        if _is_zero(node, walked.constants):
-            continue
-        after = not computed.isdisjoint(node.inputs)
-        to = node.attributes.get("to")
-        if node.op == "Cast" and to in _WIDE and not after:
-            continue
-        if (node.op in ("Cast", "CastLike") and (after or to in _NARROW)) or node.op not in same:
-            yield node
-        if after or node.op not in MOVED_EVERYWHERE:
-            computed.update(node.outputs)
-
-
-def _is_zero(node: Node, constants: Mapping[str, AnyArray]) -> bool:
-    """Whether an operator makes nothing but 0 of nothing but 0, as at the start of a recurrence."""
-    read = [constants[name] for name in node.inputs if name in constants]
-    if node.op in _PRODUCTS:
-        return any(not value.any() for value in read)
-    return node.op in _ODD and not any(value.any() for value in read)
-
-
-_PRODUCTS: Final = frozenset({"MatMul", "Mul"})
-_ODD: Final = frozenset({"Erf", "Sin", "Softsign", "Tanh"})
-"""Functions of a library that are 0 at 0."""
-
+"""TensorProto's number of it."""
 
 LONGEST_FRACTION: Final = 2.0**12
 """Weights of an interpolation that are whole numbers of 1 / this are exact in every runtime; others are not."""
@@ -455,6 +408,8 @@ class _AsWrittenWalk(Walk):
         share = _share(node, rule, form, arithmetic) if rule.inner and _adds(form) else 0.0
         of_squares = rule.inner and activation.name == "sqrt"
         rounding = Rounding(is_state, arithmetic, share, kernel=kernel or EXACT, never_negative=of_squares)
+        if node.scalars.count and is_state:
+            rounding = replace(rounding, kernel=in_a_chain(rounding.kernel, activation, node.scalars, arithmetic))
         if node.op == "SwiGLU" and is_state:  # two of its three factors may be multiplied first
             rounding = replace(rounding, kernel=replace(rounding.kernel, within=min(rounding.kernel.within, _FAR)))
         if isinstance(activation, Stairs) and node.op in QUANTISED:
@@ -477,6 +432,9 @@ class _AsWrittenWalk(Walk):
         for name in dict.fromkeys(self._unmeasured):
             self.unknown.append(f"{node.op} node '{shown(node.label)}', whose activation {name} was not measured")
         self._unmeasured.clear()
+        if any(not isinstance(value, AffineForm) or not value.terms for value in results):
+            # a constant, as long as what it is made of is finite: not 0 times infinity, nor -infinity + infinity
+            self.demanded.update(source for one in arguments if isinstance(one, AffineForm) for source in one.terms)
         op = node.op
         if op == "Pow" and isinstance(arguments[1], AffineForm):
             op = _POWER_OF_A_TENSOR if isinstance(arguments[0], AffineForm) else _POWER_OF_A_CONSTANT
@@ -495,6 +453,10 @@ class _AsWrittenWalk(Walk):
             self.unknown.append(
                 f"{node.op} node '{shown(node.label)}', by a number whose inverse has none in the format"
             )
+        if node.op == "BatchNormalization" and divides_by_little(_variance(node, arguments), self._arithmetic):
+            self.unknown.append(f"{node.op} node '{shown(node.label)}', with a variance that has no inverse root")
+        if node.op == "Identity" and node.scalars.count:
+            self.unknown.append(f"{node.op} node '{shown(node.label)}', written as a chain of products")
         if node.op == "Shrink" and jumps_elsewhere(node, self._arithmetic):
             self.unknown.append(f"{node.op} node '{shown(node.label)}', whose threshold some runtimes round to 16 bits")
         if is_of_another_grid(node, arguments):
@@ -528,7 +490,7 @@ class _AsWrittenWalk(Walk):
             "states": Rounding(True, arithmetic, kernel=rule.final(node, arithmetic)),
             "composed": Rounding(False, arithmetic, share),
         }
-        is_wide = node.op in _IN_ACCUMULATORS | LOSSES and arithmetic.name in _HALF
+        is_wide = node.op in _IN_ACCUMULATORS | LOSSES and arithmetic.name in HALF
         inside = inside_of(node, arguments, form, FLOAT32 if is_wide else arithmetic) if rule.kind == "linear" else None
         self.roundings[-1] = replace(made[rule.kind], inside=inside)
         return ended
@@ -539,9 +501,10 @@ def _share(node: Node, rule: _Rule, form: AffineForm, arithmetic: Arithmetic) ->
     terms = sum(linear_map.row_terms for linear_map in form.terms.values())
     if node.op in LOSSES:
         terms *= 2
+    spare = rule.spare + 2 * node.scalars.count
     if node.op in _IN_ACCUMULATORS:
-        return arithmetic.gamma(terms, rule.spare)
-    return arithmetic.gamma(0, terms + rule.spare)
+        return arithmetic.gamma(terms, spare)
+    return arithmetic.gamma(0, terms + spare)
 
 
 def _weight(node: Node, form: AffineForm) -> float:

@@ -67,7 +67,7 @@ class Walked:
     input_shape: tuple[int, ...]
     parts: tuple[InputPart, ...]
     """The file's inputs, where the model's is made of several."""
-    stripped: str
+    left_out: Node | None
     """The last operator, where it is left out."""
     folded: tuple[Node, ...]
     """The nodes that compute a constant which is no whole number."""
@@ -96,9 +96,9 @@ def walk_graph(graph: Graph, walk: Walk, output: str | None = None, *, whole: bo
     body = live_nodes(fused.nodes, [target if last is None else last.scores])
     for node in body:
         lowering.lower(node)
-    stripped = ""
+    left_out = None
     if last is not None and last.is_left_out(fused, values.get(last.scores)):
-        target, stripped = last.scores, last.node.op
+        target, left_out = last.scores, last.node
     else:
         for node in live_nodes(fused.nodes, [target])[len(body) :]:
             lowering.lower(node)
@@ -110,7 +110,7 @@ def walk_graph(graph: Graph, walk: Walk, output: str | None = None, *, whole: bo
     nodes = live_nodes(fused.nodes, [target])
     folded = tuple(node for node in nodes if any(_is_real_constant(values.get(name)) for name in node.outputs))
     parts = tuple(InputPart(value.name, sample_shape(value)) for value in graph.parts)
-    return Walked(walk, result, sample_shape(entry), parts, stripped, folded, _known(values))
+    return Walked(walk, result, sample_shape(entry), parts, left_out, folded, _known(values))
 
 
 def _known(values: Mapping[str, Known]) -> Mapping[str, AnyArray]:
@@ -164,7 +164,10 @@ def without_unread_positions(graph: Graph, target: str) -> Graph:
 
 
 def assembled(walked: Walked) -> tuple[ImplicitModel, tuple[int, ...]]:
-    """Return the blocks that the output depends on in the paper's order, newest first, and when each was made."""
+    """Return the blocks that the output depends on, newest first as in the paper, and when each was made.
+
+    Those that a walk demands are among them.
+    """
     walk, result = walked.walk, walked.result
     newest_first = sorted(_reachable(walk, result), reverse=True)
     number = {made: k for k, made in enumerate(newest_first)}
@@ -174,7 +177,7 @@ def assembled(walked: Walked) -> tuple[ImplicitModel, tuple[int, ...]]:
         output=_affine(result, number),
         input_shape=walked.input_shape,
         output_shape=result.shape,
-        stripped_output=walked.stripped,
+        stripped_output="" if walked.left_out is None else walked.left_out.op,
         input_parts=walked.parts,
     )
     return model, tuple(newest_first)
@@ -182,7 +185,7 @@ def assembled(walked: Walked) -> tuple[ImplicitModel, tuple[int, ...]]:
 
 def _reachable(walk: Walk, result: AffineForm) -> set[int]:
     used: set[int] = set()
-    open_sources = [source for source in result.terms if source != INPUT]
+    open_sources = [source for source in (*result.terms, *walk.demanded) if source != INPUT]
     while open_sources:
         source = open_sources.pop()
         if source not in used:

@@ -49,6 +49,8 @@ def inside_of(
         arithmetic: the format of numbers within it.
     """
     largest = arithmetic.largest
+    if node.scalars.count:
+        return Inside(node.scalars.most, after=node.scalars.spread, largest=largest)
     if node.op in _DIVIDE_SUMS:
         constants = [value for value in arguments[2:3] if node.op in LOSSES and isinstance(value, np.ndarray)]
         weights = [float(np.abs(value).max(initial=1.0)) for value in constants]

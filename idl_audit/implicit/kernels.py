@@ -17,6 +17,7 @@ from typing import Final, TypeAlias
 
 import numpy as np
 
+from idl_audit.graph.ir import Scalars
 from idl_audit.implicit.activations import Activation
 from idl_audit.implicit.activations.contraction import Contraction
 from idl_audit.implicit.activations.normalised import Normalised
@@ -171,6 +172,27 @@ def kernel_in_layer(activation: Activation, arithmetic: Arithmetic = FLOAT32) ->
 
 _ALIKE_IN_LAYERS: Final = frozenset({"identity", "relu", "leaky_relu", "product", "step"})
 """Activations without a library's function: what bounds them does so everywhere (a ThresholdedRelu compares)."""
+
+
+def in_a_chain(kernel: Kernel, activation: Activation, scalars: Scalars, arithmetic: Arithmetic = FLOAT32) -> Kernel:
+    """Return the error of an activation that a file writes as a chain, with constants that are multiplied on the way.
+
+    Each product with one more constant than in the chains that were measured is rounded, and changes the value, or the
+    argument, by u; what it loses below the range is multiplied by other constants and by z; and none may overflow.
+    """
+    more = arithmetic.unit * max(0, scalars.count - _MEASURED_SCALARS.get(activation.name, 0))
+    lost = 8 * scalars.count * arithmetic.smallest * scalars.spread
+    return replace(
+        kernel,
+        absolute=kernel.absolute + lost,
+        relative=kernel.relative + 2 * more + lost,
+        of_value=kernel.of_value + 2 * more,
+        within=min(kernel.within, arithmetic.largest / (8 * scalars.most)),
+    )
+
+
+_MEASURED_SCALARS: Final[Mapping[str, int]] = MappingProxyType({"gelu": 2, "gelu_tanh": 3, "hard_swish": 1})
+"""Activation -> how many constants its chains are multiplied by where they were measured."""
 
 
 def kernel_of_norm(activation: Activation, arithmetic: Arithmetic = FLOAT32) -> Kernel | None:

@@ -49,6 +49,8 @@ class Walk:
     opset: int
     max_bytes: int | None = None
     pending: list[PendingBlock] = field(default_factory=list)
+    demanded: set[int] = field(default_factory=set)
+    """Blocks that a model of the network has although its output does not depend on them."""
     keeps_apart: ClassVar[bool] = False
     """Whether numbers that a runtime rounds within an operator are states of their own (`apart`)."""
 

@@ -139,7 +139,8 @@ class FloatErrors:
         size = self.inputs.largest + self.input_error
         if self.written.entry.largest < FLOAT32.largest:
             self.overflowing |= ~(size < self.written.entry.largest).all(axis=1)
-        self.tensors[INPUT] = Tensor(size * GROWN, self.input_error, np.zeros_like(size))
+        piece = self.input_error + _flushed_inputs(self.inputs, self.written.entry)
+        self.tensors[INPUT] = Tensor(size * GROWN, piece, np.zeros_like(size))
         with np.errstate(all="ignore"):
             for k in self.written.model.evaluation_order:
                 self._step(k)
@@ -217,6 +218,7 @@ class FloatErrors:
         if rounding.parts is not None:
             constant = np.maximum(constant, rounding.parts)
         size, piece = size + constant, piece + row.constant_error + rounding.besides
+        piece = piece + np.where(constant < arithmetic.smallest, constant, 0.0)  # it may be taken for 0
         if rounding.share:
             after = 1.0 if rounding.inside is None else rounding.inside.after
             wide = _in_sums(rounding)
@@ -459,7 +461,8 @@ def _of_norm(
 
         |x' - x| <= 2 gamma M / s + (D / s^2 + 8 u) |x|.
 
-    Where the mean square is a sum divided by another count than n, D is n / count times that. What is added beside the
+    Where the mean square is a sum divided by another count than n, D is n / count times that; squares that are
+    subnormal may be lost, each. What is added beside the
     root, s = t + beta, is 1e-9 in MeanVarianceNormalization, and some runtimes add it below the root: a share of
     beta / t + beta / t^2 of 1 / s covers both. Nothing is known where the sum of the squares may overflow.
 
@@ -475,7 +478,9 @@ def _of_norm(
     steep = activation.grouped(factor)[..., -1:]
     beside, ratio = activation.beside, activation.n / activation.count
     root = steep / np.where(beside * steep < 0.5, 1 - beside * steep, 0.0) * GROWN  # 1 / t
-    square = (4 * share * ratio * most * most + 4 * smallest) * root * root * GROWN + beside * (root + root * root)
+    square = (4 * share * ratio * most * most + 4 * (1 + ratio) * smallest) * root * root * GROWN + beside * (
+        root + root * root
+    )
     off = (square + 8 * unit) * activation.grouped(value)[..., :-1]
     own = (2 * share * most + 4 * smallest) * steep * (1 + square + 8 * unit) + off * (1 + 8 * unit)
     fits = activation.n * most * most < rounding.arithmetic.largest
@@ -490,6 +495,17 @@ def _of_shares(activation: Softmax, most: FloatArray, error: FloatArray) -> Floa
     """
     widest = activation.grouped(error).max(axis=-1, keepdims=True)
     return np.asarray(activation.grouped(most) * (np.expm1(2 * widest) * GROWN)).reshape(most.shape)
+
+
+def _flushed_inputs(inputs: Interval, entry: Arithmetic) -> FloatArray:
+    """Return how far an input is from what is read where subnormal inputs are taken for 0, (m, p).
+
+    Where 0 is in the box that is another point of it, of which the same is known.
+    """
+    if entry.largest < FLOAT32.largest:  # numbers of float16 are none in float32
+        return np.zeros_like(inputs.lo)
+    least = np.maximum(inputs.lo, -inputs.hi)  # below 0 where 0 is inside
+    return np.where((least > 0) & (least < entry.smallest), entry.smallest, 0.0)
 
 
 def _overflows(size: FloatArray, arithmetic: Arithmetic) -> BoolArray:

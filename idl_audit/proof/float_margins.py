@@ -149,17 +149,19 @@ class BoxErrors:
         found, arithmetic = self.errors.of_outputs(functionals), margins.written.arithmetic
         if margins.unrounded is not None and not operator:
             found = np.where((functionals[..., ~margins.unrounded] != 0).any(axis=-1), found, 0.0)
+        weights = np.abs(functionals).max(axis=-1, initial=0.0)  # a row may compare multiples of two outputs
         if operator == "Softmax":
             has_few_exponents = arithmetic.largest < FLOAT32.largest
-            found = found + TIE * arithmetic.unit
+            found = found + TIE * arithmetic.unit * weights
             if has_few_exponents and functionals.shape[-1] > FEW:
                 found = np.full_like(found, np.inf)
             if not ranked:  # neither of two probabilities need be the largest: both arguments of exp are rounded
                 is_seen = not has_few_exponents and self._is_seen(functionals)
-                found = np.where(is_seen, found + 4 * arithmetic.unit * SEEN, np.inf)
+                found = np.where(is_seen, found + 4 * arithmetic.unit * SEEN * weights, np.inf)
         elif operator:  # LogSoftmax: x - max - log(sum), each of them rounded
             q = functionals.shape[-1]
-            found = found + 16 * arithmetic.unit * (2 * self.errors.largest_output[:, None] + math.log(q) + 1)
+            size = 2 * self.errors.largest_output[:, None] + math.log(q) + 1
+            found = found + 16 * arithmetic.unit * size * weights
         return np.asarray(found)
 
     def of_each_output(self) -> FloatArray:

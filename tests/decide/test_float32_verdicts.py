@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 from hypothesis import given, settings
@@ -450,6 +451,39 @@ def test_probabilities_that_are_flushed_tie_though_their_logits_do_not(tmp_path:
     assert decide_query(subject.model, subject.original, query, options, arithmetic=bounds_of(subject)).verdict is (
         Verdict.CERTIFIED
     )
+
+
+@pytest.mark.parametrize("operator", ["Softmax", "LogSoftmax"])
+def test_multiples_of_probabilities_tie_as_they_do(tmp_path: Path, operator: str) -> None:
+    """1e6 y0 <= 1e6 y1 is y0 <= y1: of logits 1e-9 apart it holds in float32."""
+    nodes = [("Gemm", "x w b", "h", {}), (operator, "h", "y", {"axis": 1})]
+    subject = open_subject(saved(tmp_path / "s.onnx", nodes, {"w": [[0.0, 0.0]], "b": [1e-9, 0.0]}))
+    y = subject.original(np.float32([[0.5]]))
+    assert y[0, 0] == y[0, 1]
+    for multiple in (1.0, 1e6, 1e-6):
+        row = Conjunction(multiple * np.array([[1.0, -1.0]]), np.zeros(1))
+        query = Query(Box.between(np.zeros(1), np.ones(1)), (row,))
+        options = Options(methods=("linear",))
+        found = decide_query(subject.model, subject.original, query, options, arithmetic=bounds_of(subject))
+        assert found.verdict is not Verdict.CERTIFIED
+
+
+def test_a_last_softmax_that_is_written_with_exponentials_overflows(tmp_path: Path) -> None:
+    """exp(x) / sum exp(x) of logits 90 and 100 is infinity by infinity, where a softmax names the second class."""
+    nodes = [
+        ("Gemm", "x w b", "h", {}),
+        ("Exp", "h", "e", {}),
+        ("ReduceSum", "e axes", "s", {"keepdims": 1}),
+        ("Div", "e s", "y", {}),
+    ]
+    path = saved(tmp_path / "s.onnx", nodes, {"w": [[1.0, 1.0]], "b": [0.0, 10.0], "axes": [1.0]})
+    model = onnx.load(path)
+    (axes,) = (one for one in model.graph.initializer if one.name == "axes")
+    axes.CopyFrom(onnx.numpy_helper.from_array(np.array([1], np.int64), "axes"))
+    onnx.save(model, path)
+    found = float_margins(open_subject(path), Preprocessing())
+    assert isinstance(found, Unbounded)
+    assert "written with exponentials" in found.told
 
 
 def test_logits_must_be_further_apart_than_probabilities_tell() -> None:

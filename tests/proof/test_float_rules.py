@@ -207,6 +207,117 @@ def test_norms_however_their_mean_square_is_made(op: str, middle: float, spread:
     assert np.isfinite(bound).all() == (middle < 1000)
 
 
+# --- chains that are read as one operator, with constants on the way -----------------------------------------------
+
+
+def scaled(function: list[Any], up: float, down: float) -> tuple[Nodes, dict[str, Any]]:
+    """Return (u up) (function(u) down): in exact arithmetic up and down cancel, one of u up, the other overflows."""
+    nodes: Nodes = [("Mul", "u up", "p", {}), *function, ("Mul", "s down", "q", {}), ("Mul", "p q", "y", {})]
+    return nodes, {"up": single(up), "down": single(down), "root": single(2**0.5), "one": single(1.0)}
+
+
+SIGMOID: list[Any] = [("Sigmoid", "u", "s", {})]
+ERF: list[Any] = [("Div", "u root", "a", {}), ("Erf", "a", "e", {}), ("Add", "e one", "s", {})]
+SIGN: list[Any] = [("Sign", "u", "s", {})]
+
+
+@pytest.mark.parametrize("function", [SIGMOID, ERF, SIGN])
+@pytest.mark.parametrize(("up", "down", "u"), [(1e30, 1e-30, 1e9), (1e-30, 1e-30, 1.0), (3.0, 0.7, 2.0)])
+def test_constants_within_a_chain_are_multiplied_on_the_way(
+    function: list[Any], up: float, down: float, u: float
+) -> None:
+    """x 1e30 overflows, and x 1e-30 times 1e-30 is 0, whatever stands before the activation that the chain is."""
+    nodes, constants = scaled(function, up, down)
+    if down == up:
+        constants["back"] = single(1e30)
+        nodes = [*nodes[:-1], ("Mul", "p q", "r", {}), ("Mul", "r back", "t", {}), ("Mul", "t back", "y", {})]
+    bound, worst = compared_over(nodes, constants, u)
+    assert np.isinf(bound) == (up != 3.0)
+    assert worst <= bound
+
+
+def compared_over(nodes: Nodes, constants: Mapping[str, Any], u: float) -> tuple[float, float]:
+    """Return the bound of one output at inputs from u to 2 u, and the worst of onnxruntime: infinity for no number."""
+    network, points = Written(nodes, constants, 1), grid(u, 2 * u, 50)
+    exact = network.written.model(points.astype(float))
+    off = [np.nan_to_num(np.abs(found - exact), nan=np.inf).max() for found in network.runs(points)]
+    return float(network.bound(points.min(), points.max())[0]), float(max(off))
+
+
+def test_a_chain_of_many_constants_has_the_roundings_of_each() -> None:
+    constants = {f"c{i}": single(1.1 if i % 2 else 1 / 1.1) for i in range(14)}
+    products: Nodes = [("Mul", f"{'u' if i == 0 else f'p{i - 1}'} c{i}", f"p{i}", {}) for i in range(14)]
+    few: Nodes = [("Sigmoid", "u", "s", {}), ("Mul", "u s", "y", {})]
+    many: Nodes = [*products, ("Sigmoid", "u", "s", {}), ("Mul", "p13 s", "y", {})]
+    plain, _ = compared_over(few, {}, 20.0)
+    bound, worst = compared_over(many, constants, 20.0)
+    assert worst <= bound
+    assert bound >= plain + 14 * 2.0**-24 * 40
+
+
+def test_a_mean_of_squares_times_constants_may_overflow() -> None:
+    """mean(u u) 1e30 1e-30 is infinity at 1e5: u over its root is 0 there, and is no norm."""
+    nodes: Nodes = [
+        ("Mul", "u u", "q", {}),
+        ("ReduceMean", "q", "m", {"axes": (1,), "keepdims": 1}),
+        ("Mul", "m up", "a", {}),
+        ("Mul", "a down", "b", {}),
+        ("Sqrt", "b", "s", {}),
+        ("Div", "u s", "y", {}),
+    ]
+    bound, worst = compared_over(nodes, {"up": single(1e30), "down": single(1e-30)}, 1e5)
+    assert bound >= worst > 0.9
+
+
+MASKED: Nodes = [
+    ("Concat", "e u", "c", {"axis": 1}),
+    ("Add", "c mask", "m", {}),
+    ("Softmax", "m", "p", {"axis": 1}),
+    ("Mul", "p two", "y", {}),
+]
+IS_INFINITE: Nodes = [("IsInf", "e", "i", {}), ("Cast", "i", "c", {"to": 1}), ("Add", "c u", "y", {})]
+
+
+@pytest.mark.parametrize("rest", [MASKED, IS_INFINITE])
+def test_what_leaves_no_trace_in_the_outputs_may_be_infinite_all_the_same(rest: Nodes) -> None:
+    """Infinity less infinity is no number, whatever a mask leaves out; and exp(200) is infinity in float32."""
+    nodes: Nodes = [("Mul", "u k", "v", {}), ("Exp", "v", "e", {}), *rest]
+    constants = {"k": single(100.0), "mask": single(-np.inf, 0.0), "two": single(2.0)}
+    bound, worst = compared_over(nodes, constants, 1.0)
+    assert bound >= worst >= 1
+    assert np.isfinite(Written(nodes, constants, 1).bound(0.1, 0.2)[0])
+
+
+# --- numbers below the range --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("op", "lo", "hi"), [("Sign", 1e-40, 1.0), ("Floor", -1.0, -1e-40), ("Log", 1e-40, 1.0)])
+def test_an_input_that_is_flushed_may_leave_the_box(op: str, lo: float, hi: float) -> None:
+    """sign(1e-40) is 0 where 1e-40 is read as 0, which the box has not; where it has, that is known of it."""
+    network = Written([(op, "u", "y", {})], {}, 1)
+    assert network.bound(lo, hi)[0] >= 1
+    if op != "Log":
+        assert network.bound(min(lo, 0.0), max(hi, 0.0))[0] < 1e-30
+
+
+def test_constants_that_are_flushed_are_0() -> None:
+    """0 > -1e-40, and not where that is read as 0; of 1e-20 1e-20 something is left, or nothing."""
+    nodes: Nodes = [("Greater", "u c", "g", {}), ("Cast", "g", "y", {"to": 1})]
+    assert Written(nodes, {"c": single(-1e-40)}, 1).bound(0.0, 1.0)[0] >= 1
+    assert Written(nodes, {"c": single(-1e-30)}, 1).bound(0.0, 1.0)[0] < 1e-30
+    product: Nodes = [("Mul", "a a", "b", {}), ("Mul", "b c", "d", {}), ("Mul", "u d", "y", {})]
+    with pytest.raises(UnsupportedModelError, match="computes a constant, as each runtime does it"):
+        Written(product, {"a": single(1e-20), "c": single(1e38)}, 1)
+    Written(product, {"a": single(1e-15), "c": single(1e30)}, 1)
+
+
+def test_a_variance_that_is_flushed_has_no_root() -> None:
+    nodes: Nodes = [("BatchNormalization", "u s b m v", "y", {"epsilon": 0.0})]
+    constants = {"s": single(1e-15), "b": single(0.0), "m": single(0.0), "v": single(1e-40)}
+    with pytest.raises(UnsupportedModelError, match="a variance that has no inverse root"):
+        Written(nodes, constants, 1)
+
+
 # --- jumps ------------------------------------------------------------------------------------------------------------
 
 

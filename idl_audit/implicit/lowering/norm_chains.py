@@ -27,6 +27,9 @@ from idl_audit.implicit.walk import Walk, float_attribute
 DEEPEST = 16
 """No exporter writes more steps than this."""
 
+MOST_FACTORS = 2
+"""A mean of squares times n, over n - 1."""
+
 
 @dataclass(frozen=True)
 class Norm:
@@ -45,10 +48,18 @@ class _Squares:
     axes: tuple[int, ...]
     share: float
     centred: bool = False
+    factors: tuple[float, ...] = ()
+    """Constants that it is multiplied by, one by one."""
 
     def times(self, factor: float) -> _Squares:
         """Return a multiple of it."""
-        return replace(self, share=self.share * factor)
+        return replace(self, share=self.share * factor, factors=(*self.factors, factor))
+
+    @property
+    def stays_in_range(self) -> bool:
+        """Whether no multiple on the way is larger than the sum, or half as small as the last one."""
+        shares = self.share / np.cumprod([1.0, *self.factors[::-1]])
+        return len(self.factors) <= MOST_FACTORS and bool(((shares <= 1 + 1e-9) & (self.share <= 2 * shares)).all())
 
 
 class NormChains:
@@ -98,7 +109,7 @@ class NormChains:
         squares, size = found
         if not self._keeps(divisor, above, squares.axes):
             return None
-        if not (squares.share > 0 and math.isfinite(1.0 / squares.share)):
+        if not (squares.share > 0 and math.isfinite(1.0 / squares.share) and squares.stays_in_range):
             return None
         size = replace(size, count=1.0 / squares.share)
         deviation = self._deviation(above)
