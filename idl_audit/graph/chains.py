@@ -108,8 +108,8 @@ class Chains:
     def scalars(self) -> Scalars:
         """The constants that products were formed with since, in the chain or beside it."""
         sizes = [abs(one) for one in self._met.values() if one]
-        least, most = (math.prod(choice(one, 1.0) for one in sizes) for choice in (min, max))
-        return Scalars(len(self._met), least, most)
+        least = math.prod(min(one, 1.0) for one in sizes)
+        return Scalars(len(self._met), least, math.prod(max(one, 1.0) for one in sizes))
 
     def depends(self, name: str) -> bool:
         """Whether a tensor depends on the network's input."""

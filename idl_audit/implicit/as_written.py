@@ -453,7 +453,7 @@ class _AsWrittenWalk(Walk):
             self.unknown.append(
                 f"{node.op} node '{shown(node.label)}', by a number whose inverse has none in the format"
             )
-        if node.op == "BatchNormalization" and divides_by_little(_variance(node, arguments), self._arithmetic):
+        if node.op == "BatchNormalization" and (_variance(node, arguments) < self._arithmetic.smallest).any():
             self.unknown.append(f"{node.op} node '{shown(node.label)}', with a variance that has no inverse root")
         if node.op == "Identity" and node.scalars.count:
             self.unknown.append(f"{node.op} node '{shown(node.label)}', written as a chain of products")

@@ -68,7 +68,7 @@ def computed_differently(walked: Walked, arithmetic: Arithmetic) -> Iterator[Nod
 def _has_subnormals(node: Node, constants: Mapping[str, AnyArray]) -> bool:
     """Whether an operator reads or makes constants which some runtimes take for 0."""
     found = [constants[name] for name in (*node.inputs, *node.outputs) if name in constants]
-    floats = [value for value in found if value.dtype in (np.float32, np.float64)]
+    floats = [value for value in found if value.dtype.name in ("float32", "float64")]
     return any(bool(((value != 0) & (np.abs(value) < np.finfo(value.dtype).tiny)).any()) for value in floats)
 
 
