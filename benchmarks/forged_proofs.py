@@ -32,9 +32,9 @@ from idl_audit.commands import verify as verification
 from idl_audit.commands.shared.subject import ModelOptions, Subject, open_subject
 from idl_audit.values.errors import IdlAuditError
 from idl_audit.values.npz import Header
-from tests import independent_checker, independent_float32
+from tests import independent_checker, independent_curves, independent_float32
 from tests.independent_files import Refused
-from tests.shared import mutated_proofs, proof_sources, small_proofs
+from tests.shared import group_proofs, mutated_proofs, proof_sources, small_proofs
 from tests.shared.decided_claims import ByHalving, InFractions, Undecided, slopes
 from tests.shared.proof_sources import Source
 
@@ -43,6 +43,8 @@ Accepts = Callable[[Source, Arrays, str], bool]
 BATCH = 500
 SEEDS = range(3)
 """Of the networks."""
+OF_GROUPS = frozenset({*group_proofs.PROVED, *group_proofs.MORE})
+"""Proofs about products, contractions, norms, softmax and curves, which have an independent checker of their own."""
 
 
 class Held:
@@ -83,6 +85,8 @@ def by_the_tool(source: Source, arrays: Arrays, text: str) -> bool:
 def independently(source: Source, arrays: Arrays, text: str) -> bool:
     """Return whether an independent checker accepts a file, that of the arithmetic which the source is about."""
     checker = independent_checker if source.meta["arithmetic"] == "real" else independent_float32
+    if source.name in OF_GROUPS:
+        checker = independent_curves
     try:
         checker.check(source.model, {**arrays, "meta": np.asarray(text)})
     except Refused:
@@ -133,7 +137,11 @@ class Subjects:
         """Return them for each checker: those of loops, of S, of few changes and of tanh for the tool's own alone."""
         small = list(small_proofs.sources(folder, SEEDS))
         ours = [each for each in proof_sources.sources(folder) if each.meta["schema_version"] == "2.0"]
-        fractions = [InFractions(each.model, each.meta["arithmetic"] != "real") for each in small]
+        fractions: list[Callable[[Arrays, Any], bool]] = [
+            InFractions(each.model, each.meta["arithmetic"] != "real") for each in small
+        ]
+        groups = list(group_proofs.sources(folder))
+        small, fractions = [*small, *groups], [*fractions, *map(group_proofs.AtPoints, groups)]
         halving = [ByHalving(each, _slopes(each)) for each in ours]
         both = {"independent": cls(small, fractions), "product": cls([*small, *ours], [*fractions, *halving])}
         for subjects in both.values():
@@ -279,7 +287,8 @@ ABOUT = """By `python -m benchmarks.forged_proofs`, seed {seed}; {versions}. Val
 were changed, most of them once, some twice; each changed file was shown to one checker. *Same claim*: accepted, and
 what it claims is what it claimed before the change, which is true. *Another claim, true*: it claims something else,
 which was decided without its proof: in rational arithmetic over all phases, by halving the box with a bound of the
-slopes, or (for S) by the slopes of all patterns. A file in which several arrays were changed counts for each of them.
+slopes, (for S) by the slopes of all patterns, or (about products, norms, softmax and curves) at 1,681 points. A file in
+which several arrays were changed counts for each of them.
 """
 
 

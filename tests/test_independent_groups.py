@@ -10,49 +10,28 @@ import functools
 import json
 from collections.abc import Callable
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from idl_audit.commands.shared.subject import open_subject
 from idl_audit.implicit.activations import ACTIVATIONS
-from idl_audit.implicit.storage import save_model
 from tests import independent_curves
 from tests.independent_calculus import CURVES
 from tests.independent_checker import GRID, Exact
 from tests.independent_files import Refused
 from tests.independent_groups import Group, Norms
-from tests.independent_models import StoredNetwork, group_of
-from tests.shared import mutated_proofs
-from tests.shared.operator_proofs import proved
+from tests.independent_models import group_of
+from tests.shared import group_proofs, mutated_proofs
+from tests.shared.group_proofs import GROUPS, PROVED, function, is_false, size
 from tests.shared.proof_sources import Source
 
-NORM = {"width": 4.0, "count": 3.0, "under": 1e-2, "beside": 0.0, "least": 0.0, "centred": 1.0}
-GROUPS: dict[str, tuple[str, dict[str, float]]] = {
-    "product": ("product", {}),
-    "contraction": ("contraction", {"rows": 1.0, "inner": 2.0, "columns": 2.0}),
-    "filled up": ("contraction", {"rows": 2.0, "inner": 1.0, "columns": 3.0}),
-    "softmax": ("softmax", {"width": 3.0}),
-    "standard scores": ("normalised", NORM),
-    "lengths": ("normalised", {**NORM, "count": 1.0, "under": 0.0, "least": 0.5, "centred": 0.0}),
-    "beside the root": ("normalised", {**NORM, "under": 0.0, "beside": 0.3}),
-}
-PROVED = {"contraction": (0.2, 0.2), "softmax": (0.2, 0.2), "standard scores": (0.05, 0.1), "lengths": (0.05, 0.1)}
-"""How far inputs move, and the share of what outputs do then that a claim leaves beside it."""
 QUICK = ("contraction", "softmax")
 
 
 def group(name: str, n: int) -> Group:
     kind, given = GROUPS[name]
     return group_of(kind, {what: Fraction(value) for what, value in given.items()}, n)
-
-
-def size(name: str) -> int:
-    """States of two groups."""
-    kind, given = GROUPS[name]
-    return 2 * int(ACTIVATIONS[kind](**given).width)
 
 
 def boxes(name: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -101,21 +80,6 @@ def test_groups_that_may_be_divided_by_0_prove_nothing_and_an_aided_factor_bound
     assert Norms(*given, aided=True).least(one, zero, bounds)[0] == -(1 << GRID)
 
 
-def model(folder: Path, name: str) -> Path:
-    """Write y = C phi(A relu(B u + b) + b2) + d, as `convert` does."""
-    rng, n, kind = np.random.default_rng(len(name)), size(name), GROUPS[name]
-    a, b, c = np.zeros((n + 4, n + 4)), np.zeros((n + 4, 2)), np.zeros((3, n + 4))
-    a[4:, :4], b[:4], c[:, 4:] = rng.normal(size=(n, 4)) / 2, rng.normal(size=(4, 2)), rng.normal(size=(3, n))
-    blocks = [{"activation": "relu", "size": 4}, {"activation": kind[0], "size": n, "parameters": kind[1]}]
-    meta = json.dumps({"schema_version": "1.0", "blocks": blocks})
-    given = folder / f"given {name}.npz"
-    np.savez(given, A=a, B=b, C=c, b=rng.normal(size=n + 4) / 2, d=np.zeros(3), meta=meta)
-    path = folder / f"model {name}.npz"
-    subject = open_subject(given)
-    save_model(path, subject.model, origin=subject.info.model_dump(mode="json"))
-    return path
-
-
 @pytest.fixture(scope="module")
 def proofs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Source]:
     """Proofs that choose and split, about a model for each kind of group; made when they are asked for."""
@@ -123,11 +87,9 @@ def proofs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Source]:
 
     @functools.cache
     def made(name: str) -> Source:
-        eps, room = PROVED[name]
-        found = proved(open_subject(model(folder, name)), ("linear", "branch"), room, eps)
-        assert found is not None
+        found = group_proofs.source(folder, name)
         assert any(".slopes." in key for key in found.arrays)
-        return Source(name, found.model, found.arrays, found.meta, {})
+        return found
 
     return made
 
@@ -135,26 +97,6 @@ def proofs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Source]:
 def checked(source: Source, arrays: Any = None, meta: Any = None) -> str:
     text = json.dumps(source.meta if meta is None else meta)
     return independent_curves.check(source.model, {**(arrays or source.arrays), "meta": np.asarray(text)})
-
-
-def function(source: Source) -> StoredNetwork:
-    return StoredNetwork(source.model, source.model, source.meta["model"]["sha256"], None, json.dumps([1.0, [], []]))
-
-
-def is_false(arrays: Any, meta: Any, network: StoredNetwork) -> bool:
-    """Whether an alternative holds at one of many points of the boxes that are told."""
-    if meta["claim"]["kind"] != "property":
-        return True
-    units = meta["model"]["preprocessing"]
-    mean, std = (np.array(units[key] or [i], float) for i, key in enumerate(("mean", "std")))
-    for part in (key[: -len("lo")] for key in arrays if key.endswith(".lo")):
-        axes = np.meshgrid(*np.linspace(arrays[f"{part}lo"], arrays[f"{part}hi"], 41).T)
-        y = network((np.stack([axis.reshape(-1) for axis in axes], axis=1) * units["scale"] - mean) / std)
-        for key in (key for key in arrays if key.startswith(f"{part}alternative.") and key.endswith(".rows")):
-            values = y @ arrays[key].T + arrays[f"{key[: -len('rows')]}offsets"]
-            if bool((values <= -1e-9).all(axis=1).any()):
-                return True
-    return False
 
 
 EACH = pytest.mark.parametrize(
