@@ -27,7 +27,7 @@ from benchmarks.measuring import ROOT, machine
 from benchmarks.mnist_table import images
 from idl_audit.commands.certify import audit_robustness
 from idl_audit.commands.certify_property import decide_property
-from idl_audit.commands.options.reading import DataOptions, ModelOptions
+from idl_audit.commands.options.reading import DataOptions, SearchedModel
 from idl_audit.commands.options.robustness import PropertyOptions, RobustnessOptions
 from idl_audit.commands.shared.questions import read_property
 from idl_audit.commands.shared.subject import open_subject
@@ -127,7 +127,7 @@ def questions(samples: int, count: int, most: int, folder: Path) -> Iterator[Que
         ("digits_resnet", "0.02", samples // 3),
     ):
         files = models / f"{name}.onnx", models / f"{name}.npz"
-        yield Question(f"{name}, {n} samples, eps {eps}", samples_of(*files, eps, n, ModelOptions(), plain))
+        yield Question(f"{name}, {n} samples, eps {eps}", samples_of(*files, eps, n, SearchedModel(), plain))
     if "IDL_AUDIT_DATA" not in os.environ:
         return
     data = Path(os.environ["IDL_AUDIT_DATA"])
@@ -138,7 +138,7 @@ def questions(samples: int, count: int, most: int, folder: Path) -> Iterator[Que
             arch=f"benchmarks.architectures:{name}", input_shape=((1, 1, 28, 28),), allow_code_execution=True
         )
         path = data / f"models/{name}.pt"
-        asked = samples_of(path, folder / "mnist.npz", eps, count, ModelOptions(torch=arch), MNIST)
+        asked = samples_of(path, folder / "mnist.npz", eps, count, SearchedModel(torch=arch), MNIST)
         yield Question(f"{name}, {count} images, eps {eps}", asked)
     rows = unsat_rows(data / "vnncomp/mnist_fc")
     for network in dict.fromkeys(network for network, _ in rows):

@@ -121,7 +121,7 @@ def drawn(row: Row, shape: Sequence[int], path: Path) -> None:
     """Draw samples above the pictures that the network errs at or, where there are none, the worst position."""
     fallen = [one for one in row.shown if one.result.verdict is Verdict.FALSIFIED]
     shown = [*fallen, *(one for one in row.shown if not any(one is other for other in fallen))][:DRAWN]
-    figure, axes = plt.subplots(2, len(shown), figsize=(1.6 * len(shown), 3.8), squeeze=False)
+    figure, axes = plt.subplots(2, len(shown), figsize=(1.6 * len(shown), 4.4), squeeze=False)
     for (above, below), one in zip(axes.T, shown, strict=True):
         found = one.result.found if one.result.verdict is Verdict.FALSIFIED else None
         other = one.sample if found is None else found.point.astype(np.float64)
