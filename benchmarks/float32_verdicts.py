@@ -81,7 +81,7 @@ def _told(counts: Counts) -> str:
     return ", ".join(f"{count} {word}" for word, count in sorted(counts.items()) if count)
 
 
-def samples_of(path: Path, data: Path, eps: str, n: int, model: ModelOptions, units: Preprocessing) -> Asked:
+def samples_of(path: Path, data: Path, eps: str, n: int, model: SearchedModel, units: Preprocessing) -> Asked:
     """Return how the first samples of a file are asked about."""
 
     def asked(arithmetic: ArithmeticName) -> Counts:

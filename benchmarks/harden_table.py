@@ -41,8 +41,8 @@ UNLIMITED: Final = 3600.0
 """Seconds a verdict: it is the nodes that end it, the same on every machine."""
 HEAD: Final = (
     "| network | layers | eps | minutes | clean may fall by | weights | right of those that chose "
-    "| samples | before | after | asked | proofs accepted | s |",
-    "|---|---|---:|---:|---:|---|---:|---:|---:|---:|---|---:|---:|",
+    "| samples | nodes | before | after | asked | proofs accepted | s |",
+    "|---|---|---:|---:|---:|---|---:|---:|---:|---:|---:|---|---:|---:|",
 )
 
 
@@ -126,7 +126,7 @@ def row(case: Case, folder: Path, asked: argparse.Namespace) -> str:
     kept = {one.name: one for one in (found.before, *found.front)}
     clean = f"{found.before.clean} -> {kept[found.chosen].clean if found.chosen else '-'} of {found.held_out}"
     cells = (
-        *(case.layers, case.eps, f"{minutes:g}", case.keep, found.chosen or "none", clean, before.n),
+        *(case.layers, case.eps, f"{minutes:g}", case.keep, found.chosen or "none", clean, before.n, asked.nodes),
         *(counted(before), "-" if after is None else counted(after), reached(case, before, after), accepted),
     )
     return f"| {case.name} | {' | '.join(map(str, cells))} | {trained:.0f} |"
@@ -161,10 +161,10 @@ def main() -> None:
         "",
         machine(1, ("numpy", "torch")),
         "",
-        "Within [0, 1]. Verdicts are on samples that neither training nor choice has seen, each of at most "
-        f"{asked.nodes} nodes of branching: certified / attacked / undecided / wrong without any change. Every "
-        "certified sample has a proof file; some are given to `verify`, and one to a checker that shares no code with "
-        "it. Seconds are of the processor, for training and choice.",
+        "Within [0, 1]. Verdicts are on samples that neither training nor choice has seen, each of at most so many "
+        "nodes of branching: certified / attacked / undecided / wrong without any change. Every certified sample has "
+        "a proof file; some are given to `verify`, and one to a checker that shares no code with it. Seconds are of "
+        "the processor, for training and choice.",
         "",
         "The networks named digits_mlp, digits_conv and digits_resnet are the sample networks as they are shipped; the "
         "others were trained for accuracy alone. Nothing was tuned on those named new: of them three times as many "

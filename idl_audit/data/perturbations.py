@@ -12,11 +12,11 @@ from idl_audit.data.vectors import read_numbers
 from idl_audit.values.arrays import AnyArray, FloatArray
 from idl_audit.values.errors import DataError, OptionError
 from idl_audit.values.patches import Patch
-from idl_audit.values.perturbations import KINDS, Directions, Perturbation, Term
+from idl_audit.values.perturbations import KINDS, TIME, Directions, Perturbation, Term
 from idl_audit.values.rotations import Rotation
 from idl_audit.values.shifts import Shift
 
-ALONE: Final = ("patch=", "translate=", "rotate=")
+ALONE: Final = ("patch=", "dropout=", "translate=", "rotate=")
 """What stands alone, and is no change along directions."""
 
 
@@ -24,12 +24,14 @@ def parse_perturbation(text: str, *, option: str) -> Perturbation:
     """Return the changes of a list NAME=RANGE, such as `brightness=0.1,contrast=0.8:1.2,blur=gauss3:0.5`.
 
     A range is LO:HI, or one number: X stands for -X:X, for 1-X:1+X of contrast, and for 0:X of fog, tint and blur.
+    `dropout=first:3` is the patch of 3 steps of one sensor.
 
     Raises:
         OptionError: where a change is not known or its range makes no sense; `option` is named.
     """
     parts = [part.strip() for part in text.split(",")]
     patches = [_patch(part, option) for part in parts if part.startswith("patch=")]
+    patches += [_dropout(part, option) for part in parts if part.startswith("dropout=")]
     if len(patches) > 1:
         raise OptionError(f"{option} has two patches; give one")
     shifts = [Shift(parse_number(part[10:], option=option)) for part in parts if part.startswith("translate=")]
@@ -54,11 +56,21 @@ def _patch(text: str, option: str) -> Patch:
     return Patch(int(sides[0]), int(sides[-1]))
 
 
+def _dropout(text: str, option: str) -> Patch:
+    """Return the rectangles in which one sensor says anything for some steps."""
+    axis, mark, steps = text.removeprefix("dropout=").strip().lower().partition(":")
+    if axis not in TIME.split("|") or not (mark and steps.isascii() and steps.isdecimal() and len(steps) < 6):
+        raise OptionError(f"{option} has {text[:60]!r}; write it like dropout=first:3, time's axis and steps")
+    return Patch(int(steps), 1) if axis == "first" else Patch(1, int(steps))
+
+
 def _term(text: str, option: str) -> Term:
     name, mark, rest = text.partition("=")
     kind = KINDS.get(name.strip())
     if kind is None or not mark:
-        known = ", ".join([*(one.example for one in KINDS.values()), "patch=4x4", "translate=1", "rotate=5"])
+        known = ", ".join(
+            [*(one.example for one in KINDS.values()), "patch=4x4", "dropout=first:3", "translate=1", "rotate=5"]
+        )
         raise OptionError(f"{option} must be a list of changes such as {known}; it has {text[:60]!r}")
     parts, detail = rest.strip().split(":"), ""
     if kind.detail is not None:

@@ -1,4 +1,4 @@
-"""Perturbations that people mean, as families of inputs: brightness, contrast, fog, tint, colour, blur, directions.
+"""Perturbations that people mean, as families of inputs: of pictures, of series of sensors, along directions.
 
 The families of one perturbation add up: u = u0 + t_1 m_1 + ... + t_k m_k, each t_j in its own interval, inputs beyond
 the valid range saturating at its ends. A direction m_j is a vector of float64 numbers made of the sample u0 by the rule
@@ -20,7 +20,7 @@ from typing import Final, TypeAlias
 
 import numpy as np
 
-from idl_audit.values.arrays import FloatArray
+from idl_audit.values.arrays import FloatArray, IntArray
 from idl_audit.values.box import Box
 from idl_audit.values.errors import DataError, OptionError
 from idl_audit.values.families import Family
@@ -169,6 +169,42 @@ def _blur(around: Around, detail: str) -> FloatArray:
     return (layout.flat(planes) - around.sample)[:, None]
 
 
+TIME: Final = "first|last"
+"""The axis of an input that is time."""
+
+
+def _steps(around: Around, kind: str, detail: str) -> IntArray:
+    """Return which input is what sensor says at which step, (steps, sensors). Raises OptionError where none is."""
+    shape = around.shape if len(around.shape) <= 2 else tuple(n for n in around.shape if n > 1)
+    if len(shape) > 2:
+        raise OptionError(
+            f"{kind} needs series of steps and sensors, and an input has shape {'x'.join(map(str, around.shape))}; say "
+            "how it is one with --image-shape, such as 50,3"
+        )
+    places = np.arange(around.sample.size).reshape(shape if len(shape) == 2 else (-1, 1))
+    return places.T if detail == "last" and len(shape) == 2 else places
+
+
+def _offset(around: Around, detail: str) -> FloatArray:
+    """The inputs of each sensor rise by a t of its own."""
+    places = _steps(around, "offset", detail)
+    directions = np.zeros((around.sample.size, places.shape[1]))
+    for sensor, column in enumerate(places.T):
+        directions[column, sensor] = 1.0
+    return directions
+
+
+def _drift(around: Around, detail: str) -> FloatArray:
+    """Each sensor's inputs rise from 0 at the first step, in a line, to a t of its own at the last."""
+    places = _steps(around, "drift", detail)
+    if len(places) < 2:
+        raise OptionError("drift grows from step to step, and an input has one step; offset needs no more")
+    directions = np.zeros((around.sample.size, places.shape[1]))
+    for sensor, column in enumerate(places.T):
+        directions[column, sensor] = np.arange(len(column)) / (len(column) - 1)
+    return directions
+
+
 @dataclass(frozen=True)
 class Kind:
     """A kind of change."""
@@ -199,6 +235,8 @@ KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
         "tint": Kind(_tint, "tint=ff8800:0.3", 0.0, 0.0, 1.0, "[0-9a-f]{6}", _from_rest, needs_picture=True),
         "colour": Kind(_colour, "colour=0.05", needs_picture=True),
         "blur": Kind(_blur, "blur=gauss3:0.5", 0.0, 0.0, 1.0, "|".join(KERNELS), _from_rest, needs_picture=True),
+        "offset": Kind(_offset, "offset=first:0.1", detail=TIME),
+        "drift": Kind(_drift, "drift=first:0.1", detail=TIME),
     }
 )
 """What --perturb knows of changes along directions."""

@@ -16,6 +16,7 @@ from idl_audit.values.box import Box
 from idl_audit.values.errors import DataError, OptionError
 from idl_audit.values.families import Family
 from idl_audit.values.layouts import Layout
+from idl_audit.values.patches import Patch
 from idl_audit.values.perturbations import KINDS, Around, Directions, Perturbation, Perturbed, Term
 
 PICTURE = Around(np.arange(15.0) / 20, (3, 1, 5), (0.0, 1.0))
@@ -155,8 +156,42 @@ def test_a_smaller_factor_is_a_smaller_set() -> None:
 
 
 @pytest.mark.parametrize(
+    ("axis", "shape"), [("first", (4, 3)), ("last", (3, 4)), ("first", (1, 4, 3)), ("last", (12,))]
+)
+def test_sensors_are_off_by_a_constant_or_drift_away_in_a_line(axis: str, shape: tuple[int, ...]) -> None:
+    around = Around(np.zeros(12), shape, None)
+    steps, sensors = (12, 1) if len(shape) == 1 else (4, 3)
+
+    def series(text: str, amounts: np.ndarray) -> np.ndarray:
+        found = parse_perturbation(text, option="--perturb").family(around).members(amounts[None])[0]
+        return found.reshape(steps, sensors) if axis == "first" or sensors == 1 else found.reshape(sensors, steps).T
+
+    amounts = np.array([0.5, -1.0, 0.25])[:sensors]
+    np.testing.assert_array_equal(series(f"offset={axis}:1", amounts), np.tile(amounts, (steps, 1)))
+    line = np.arange(steps)[:, None] / (steps - 1)
+    np.testing.assert_array_equal(series(f"drift={axis}:1", amounts), line * amounts)
+
+
+def test_a_sensor_that_is_lost_is_a_patch_of_its_steps() -> None:
+    assert parse_perturbation("dropout=first:3", option="--perturb").patch == Patch(3, 1)
+    assert parse_perturbation("dropout=last:3", option="--perturb").patch == Patch(1, 3)
+
+
+@pytest.mark.parametrize(("text", "words"), [("offset=first:1", "--image-shape"), ("drift=first:1", "--image-shape")])
+def test_what_is_no_series_is_refused(text: str, words: str) -> None:
+    with pytest.raises(OptionError, match=words):
+        parse_perturbation(text, option="--perturb").family(Around(np.zeros(12), (2, 3, 2), None))
+    with pytest.raises(OptionError, match="has one step"):
+        parse_perturbation("drift=first:1", option="--perturb").family(Around(np.zeros(3), (1, 3), None))
+
+
+@pytest.mark.parametrize(
     ("text", "words"),
     [
+        ("offset=0.1", "write it like offset=first:0.1"),
+        ("drift=middle:0.1", "is written drift=first:0.1"),
+        ("dropout=3", "write it like dropout=first:3"),
+        ("dropout=first:x", "write it like dropout=first:3"),
         ("gamma=2", "it has 'gamma=2'"),
         ("brightness", "must be a list of changes such as brightness=0.1"),
         ("brightness=0.1:0.2", "give a range that holds 0"),

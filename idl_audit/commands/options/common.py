@@ -195,7 +195,9 @@ PERTURBATION: Final = Reader(_perturbation, was_read=_is_perturbation)
 def perturb() -> Any:
     help = (
         "What changes, in place of every input by EPS: brightness=0.1, contrast=0.8:1.2, fog=0.3, tint=ff8800:0.3, "
-        "colour=0.05, blur=gauss3:0.5, or several, joined by commas; or patch=4x4, any values in a rectangle anywhere; "
+        "colour=0.05, blur=gauss3:0.5, or several, joined by commas; of series whose first (or last) axis is time "
+        "offset=first:0.1 and drift=first:0.1, each sensor's own; or patch=4x4, any values in a rectangle anywhere; or "
+        "dropout=first:3, any values of one sensor for 3 steps; "
         "or translate=1, shifts by up to a pixel; or rotate=5, turns by up to 5 degrees (bilinear). "
         "EPS, 1 unless given, multiplies all ranges. Inputs saturate at the ends of --bounds."
     )
