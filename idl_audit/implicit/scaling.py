@@ -20,7 +20,7 @@ from idl_audit.implicit.model import Affine, ImplicitModel, Scaling, StateBlock
 from idl_audit.implicit.wellposed import perron_root
 from idl_audit.values.arrays import FloatArray, IntArray
 from idl_audit.values.errors import OptionError
-from idl_audit.values.rounding import gamma
+from idl_audit.values.rounding import gamma, up
 
 LARGEST_EXPONENT = 800
 """Beyond 2^800 products of scaled numbers could leave the range of float64."""
@@ -239,6 +239,8 @@ def _scaled_row(row: Affine, scale: Scale, own: int | None) -> Affine:
     constant, error = row.constant, row.constant_error
     if mine is not None:
         constant = constant / mine
+        # of whichever state is divided by the least number; 0 of a row that is exact
+        error = float(up(error * (1 / mine).max(initial=0.0) * (1.0 if exact else 1 + gamma(4)))) if error else 0.0
         error = error if exact else error + gamma(2) * float(np.abs(constant).max(initial=0.0))
     return Affine(
         {k: scaled(linear_map, scale.of(k)) for k, linear_map in row.states.items()},

@@ -115,6 +115,24 @@ def test_states_in_other_units_pair_up(seed, skip):
     np.testing.assert_allclose(other(points), asked(points), rtol=0, atol=1e-12 * (1 + np.abs(asked(points)).max()))
 
 
+def test_what_constants_may_be_off_by_changes_units_with_their_states():
+    """The second model's states are 2^-9 times the first's, its constants others within their error."""
+    rng, unit, error = np.random.default_rng(8), 2.0**-9, 2.0**-20
+    weights, biases = [rng.normal(size=size) for size in ((4, 3), (2, 4))], [rng.normal(size=4), rng.normal(size=2)]
+    first = chain(weights, biases, ("relu",))
+    said = chain([weights[0] * unit, weights[1] / unit], [biases[0] * unit, biases[1]], ("relu",))
+    said = replace(said, rows=(replace(said.rows[0], constant_error=error),))
+    off = error * rng.choice([-1.0, 1.0], 4)
+    true = replace(said, rows=(replace(said.rows[0], constant=said.rows[0].constant + off),))
+    lo = rng.normal(size=3)
+    points = points_of(rng, lo, lo + 0.5, 200)
+    apart = np.abs(true(points) - first(points)).max(axis=0)
+    assert (apart > 2.0**-14).all()
+    for pair in ((first, said), (said, first)):
+        assert (farthest(paired_model(*pair, "differences"), lo, lo + 0.5) >= apart).all()
+    assert scaled_by(said, Scale({0: np.full(4, -9)})).rows[0].constant_error >= error / unit
+
+
 def test_units_that_fit_nothing_or_lose_numbers_are_left():
     """Rows that are no power of two apart, rows of zeros, numbers that would leave the range of float64."""
     rng = np.random.default_rng(3)
