@@ -46,6 +46,7 @@ KINDS_ELSEWHERE = {
     "query": "tests/commands/test_query_proofs.py",
     "monotone": "tests/commands/test_certify_monotone.py",
     "perturbed": "tests/commands/test_perturbed.py",
+    "rows": "tests/commands/test_row_certificates.py",
     **dict.fromkeys(("limits", "top", "pixels"), "tests/commands/test_demands.py"),
     **dict.fromkeys(("stays", "never", "rising"), "tests/commands/test_whole_ranges.py"),
 }

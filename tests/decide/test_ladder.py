@@ -264,9 +264,9 @@ def test_methods_keep_the_order_in_which_they_were_asked_for() -> None:
     assert climbed(wide(0), sparse, ("pgd", "branch")) == ("pgd", "lp")
     with pytest.raises(OptionError, match="the method split is not for sets in which few inputs change"):
         climbed(wide(0), sparse, ("split",))
-    begun = {"first attack", "late attack", "first rational", "first split", "next split", "long split"}
+    begun = {"first attack", "first apgd-t", "late attack", "first rational", "first split", "next split", "long split"}
     assert set(METHODS) == set(RUNGS) - {"persist", "rational", "joint", "first joint", "next joint"} - begun
-    assert {rung.begins for rung in RUNGS.values() if rung.begins} == {"attack", "joint", "rational", "split"}
+    assert {rung.begins for rung in RUNGS.values() if rung.begins} == {"apgd-t", "attack", "joint", "rational", "split"}
 
 
 def test_a_limit_of_nodes_is_told_and_makes_runs_repeat_themselves() -> None:

@@ -98,6 +98,8 @@ def test_no_solver_of_quadratic_programs_finds_a_nearer_matrix(seed: int, k: int
     )
     found = project_rows(torch.from_numpy(row[None]), kappa).numpy()[0]
     assert np.square(found - row).sum() <= solved.fun + 1e-9
+    if solved.fun > np.square(found - row).sum() + 1e-9:
+        return  # scipy has stopped before
     assert found == pytest.approx(solved.x[:k] - solved.x[k:], abs=1e-4)
 
 

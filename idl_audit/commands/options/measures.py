@@ -49,18 +49,28 @@ class SensitivityOptions(Declared):
         otherwise="speaks of samples; give them with --data, or leave it out for all inputs at once",
         missing="with -d, S is made for boxes of one radius, such as -e 8/255",
     )
-    top: int = option(5, whole(1), "Inputs to list for each output.", metavar="K")
+    top: int = option(5, whole(1), "Inputs to list for each output.", metavar="K", panel=c.QUESTION)
     label: int | None = option(
-        None, whole(0), "Also bound the differences of this output to all others.", metavar="K", name="class"
+        None,
+        whole(0),
+        "Also bound the differences of this output to all others.",
+        metavar="K",
+        name="class",
+        panel=c.QUESTION,
     )
     sparse: int | None = option(
-        None, whole(1), "Also bound the outputs where at most K inputs change, by EPS (or 1) each.", metavar="K"
+        None,
+        whole(1),
+        "Also bound the outputs where at most K inputs change, by EPS (or 1) each.",
+        metavar="K",
+        panel=c.SET,
     )
     norm: NormName = option(
         "linf",
         c.NORM,
         "Also bound all outputs together by all inputs together, in this norm (l2, l1) of both, by that of S.",
         metavar="NAME",
+        panel=c.SET,
     )
     groups: str | None = option(
         None,
