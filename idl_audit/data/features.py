@@ -25,6 +25,7 @@ import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
@@ -57,8 +58,10 @@ class Feature:
     """Inputs that it takes."""
     lo: float = -math.inf
     hi: float = math.inf
+    start: float = 0.0
+    """The lower end as it is written, where there is one: not the float32 number next to it."""
     step: float = 1.0
-    """Of a whole-number feature: valid are lo + k step, or k step where it has no range."""
+    """Of a whole-number feature: valid are the float32 numbers next to start + k step."""
     radius: float = 1.0
     """How far it moves for eps = 1."""
     categories: tuple[str, ...] = ()
@@ -73,6 +76,17 @@ class Feature:
     def columns(self) -> tuple[int, ...]:
         """Its inputs."""
         return tuple(range(self.place, self.place + self.size))
+
+    def number(self, value: float) -> int:
+        """Return k of the whole step that is next to a value."""
+        return round((Fraction(value) - _decimal(self.start)) / _decimal(self.step))
+
+    def at(self, numbers: Sequence[int]) -> FloatArray:
+        """Return the float32 numbers next to start + k step, whose ends are decimals: -0.3 + 3 * 0.1 is 0."""
+        start, step = _decimal(self.start), _decimal(self.step)
+        per = math.lcm(start.denominator, step.denominator)
+        first, each = int(start * per), int(step * per)
+        return np.array([(first + k * each) / per for k in numbers], np.float32).astype(np.float64)
 
     def told(self, row: FloatArray) -> str:
         """Return its value in a row, in its unit."""
@@ -212,20 +226,20 @@ class Features:
 
     def _whole(self, one: Feature, value: float, eps: float, *, everywhere: bool) -> FloatArray:
         """Return the valid values of a whole-number feature near its value, float32 numbers, ascending."""
-        start = one.lo if math.isfinite(one.lo) else 0.0
         low, high = (one.lo, one.hi) if everywhere else (value - eps * one.radius, value + eps * one.radius)
         low, high = max(low, one.lo), min(high, one.hi)
-        first, last = math.floor((low - start) / one.step) - 1, math.ceil((high - start) / one.step) + 1
+        first, last = math.floor((low - one.start) / one.step) - 1, math.ceil((high - one.start) / one.step) + 1
         if last - first > MOST_VALUES:
             raise DataError(
                 f"{self.path}: {one.name} has more than {MOST_VALUES} values within the set; call it continuous"
             )
-        found = np.array([start + k * one.step for k in range(first, last + 1)], np.float32).astype(np.float64)
-        found = np.unique(found)  # beyond 2^24 float32 does not have every whole number
+        numbers = range(first, last + 1)
+        found, place = one.at(numbers), one.number(value)
         reach = eps * one.radius * (1 + 2.0**-50)  # a whole step that its decimals reach is reached
-        near = (found >= low) & (found <= high) if everywhere else np.abs(found - value) <= reach
+        steps = np.array([abs(k - place) * one.step for k in numbers])  # in decimals, which float32 numbers are not
+        near = (found >= low) & (found <= high) if everywhere else (steps <= reach) | (np.abs(found - value) <= reach)
         kept = found[(near & (found >= one.lo) & (found <= one.hi)) | (found == value)]
-        return np.asarray(kept)
+        return np.unique(kept)  # beyond 2^24 float32 does not have every whole number
 
     def _check(self, one: Feature, row: FloatArray) -> None:
         """Refuse a sample that is no valid row. Raises DataError."""
@@ -238,11 +252,8 @@ class Features:
         value = float(own[0])
         if not one.lo <= value <= one.hi:
             raise DataError(f"{where} {value:g}, outside its range {one.lo:g} to {one.hi:g}")
-        if one.kind == "integer":
-            start = one.lo if math.isfinite(one.lo) else 0.0
-            nearest = np.float32(start + round((value - start) / one.step) * one.step)
-            if float(nearest) != value:
-                raise DataError(f"{where} {value:g}, and its values are {start:g} plus whole steps of {one.step:g}")
+        if one.kind == "integer" and one.at([one.number(value)])[0] != value:
+            raise DataError(f"{where} {value:g}, and its values are {one.start:g} plus whole steps of {one.step:g}")
 
 
 def read_features(path: Path) -> Features:
@@ -306,6 +317,7 @@ def _feature(entry: object, place: int, where: str) -> Feature:
         size=len(categories) or 1,
         lo=lo,
         hi=hi,
+        start=float(entry["range"][0]) if "range" in entry else 0.0,
         step=1.0 if step is None else step,
         radius=1.0 if radius is None else radius,
         categories=categories,
@@ -359,6 +371,10 @@ def _flag(entry: Mapping[str, Any], key: str, where: str) -> bool | None:
     if found is not None and not isinstance(found, bool):
         raise DataError(f"{where}: {key} is true or false")
     return found
+
+
+def _decimal(value: float) -> Fraction:
+    return Fraction(repr(value))
 
 
 def _is_number(value: object) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -140,6 +141,24 @@ def test_whole_steps_are_counted_from_the_range(tmp_path: Path) -> None:
     assert found.cell(np.array([8.5]), 1.0, protected=False).choices[0].values.ravel().tolist() == [6, 8.5]
     with pytest.raises(DataError):
         found.cell(np.array([3.0]), 1.0, protected=False)
+
+
+@pytest.mark.parametrize("start", ["0", "-0.3", "-300.7", "1000.1"])
+@pytest.mark.parametrize("step", ["0.1", "0.25", "0.01"])
+def test_whole_steps_are_decimals_and_all_within_the_radius_are_there(tmp_path: Path, start: str, step: str) -> None:
+    """float32(0.6) is farther than 0.1 from float32(0.5), and float32(-300.7) + 300.7 is not 0."""
+
+    def number(k: int) -> float:
+        return float(np.float32(Fraction(start) + k * Fraction(step)))
+
+    text = f"[[feature]]\nname = 'a'\nkind = 'integer'\nrange = [{start}, 2000]\nstep = {step}\nradius = {step}\n"
+    (tmp_path / "f.toml").write_text(text)
+    found = read_features(tmp_path / "f.toml")
+    for place in (0, 3, 5, 17, 2001, 3007):
+        for far in (1, 2, 5):
+            cell = found.cell(np.array([number(place)]), float(far), protected=False)
+            wanted = sorted(number(k) for k in range(max(0, place - far), place + far + 1))
+            assert cell.choices[0].values.ravel().tolist() == wanted
 
 
 def drawn(rng: np.random.Generator) -> tuple[Cell, FloatArray]:
