@@ -491,7 +491,7 @@ def _range(claim: RangeClaim, leaves: int, shared: dict[str, Any]) -> tuple[str,
         columns = (statement.outputs, statement.sides, statement.values, statement.strict)
         limits = np.column_stack([np.asarray(column, np.float64) for column in columns])
         what, facts = _in_words(statement), {"kind": "stays", "output_limits": numbers(limits)}
-    about = Claim(**shared, **facts, range=_ends_and_values(cell), leaves=leaves)
+    about = Claim(**shared, **facts, range=ends_and_values(cell), leaves=leaves)
     return f"{what} in the file's whole range of {_extent(cell)}, by {leaves} leaves", about
 
 
@@ -504,7 +504,7 @@ def _rows(claim: RowsClaim, leaves: int, shared: dict[str, Any]) -> tuple[str, C
         label=claim.label,
         centre=numbers(claim.centre),
         index=claim.index,
-        range=_ends_and_values(claim.cell),
+        range=ends_and_values(claim.cell),
         rules=rules,
         leaves=leaves,
     )
@@ -512,8 +512,10 @@ def _rows(claim: RowsClaim, leaves: int, shared: dict[str, Any]) -> tuple[str, C
     return f"class {claim.label} {where}, by {leaves} leaves", about
 
 
-def _ends_and_values(cell: Cell) -> tuple[Numbers, ...]:
-    return numbers(np.stack([cell.hull.lo, cell.hull.hi])), *(numbers(choice.values) for choice in cell.choices)
+def ends_and_values(cell: Cell) -> tuple[Numbers, ...]:
+    """Return what tells ranges apart: ends, and of each feature with values of its own its inputs above its values."""
+    own = (np.vstack([np.array(choice.columns, np.float64), choice.values]) for choice in cell.choices)
+    return numbers(np.stack([cell.hull.lo, cell.hull.hi])), *map(numbers, own)
 
 
 def _extent(cell: Cell) -> str:

@@ -51,6 +51,10 @@ def facts(claim: Claim) -> Iterator[tuple[str, str]]:
         yield "eps", repr(claim.eps) + norm + ("" if claim.sigma is None else f"{times} sigma, {numbers(claim.sigma)}")
     if claim.centre is not None:
         yield "centre", f"{numbers(claim.centre)}; by the file's word, sample {claim.index} of its data"
+    if claim.range:
+        yield "range", "; ".join(map(numbers, claim.range))
+    if claim.rules is not None:
+        yield "rules", numbers(claim.rules)
     if claim.threshold is not None:
         yield "threshold", f"{claim.threshold!r}: class 1 is an output above it"
     if claim.top is not None:

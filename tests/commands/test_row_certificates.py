@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from idl_audit.commands.verify import ends_and_values
+from idl_audit.values.box import Box
+from idl_audit.values.mixed import Cell, Choice
 from tests import independent_rows
 from tests.independent_files import Refused
 from tests.shared.command_line import run
@@ -97,7 +100,9 @@ def test_rules_are_part_of_what_is_claimed(folder: Path, tmp_path: Path) -> None
     (path,) = (folder / "ruled").glob("*.npz")
     found = run("verify", path, folder / "r.onnx")
     assert found.code == 0, found.out
-    assert "rows that keep 1 rules" in " ".join(found.out.split())
+    text = " ".join(found.out.split())
+    assert "rows that keep 1 rules" in text
+    assert "rules 1 x 3 numbers" in text
     arrays = held(path)
     without = {name: value for name, value in arrays.items() if not name.startswith("range.rule")}
     assert run("verify", written(tmp_path / "none.npz", without, rules=None), folder / "r.onnx").code != 0
@@ -105,6 +110,14 @@ def test_rules_are_part_of_what_is_claimed(folder: Path, tmp_path: Path) -> None
     looser = arrays | {"range.rule.limits": arrays["range.rule.limits"] + 1.0}
     assert run("verify", written(tmp_path / "loose.npz", looser), folder / "r.onnx").code != 0
     assert run("verify", written(tmp_path / "many.npz", arrays, rules=2**20), folder / "r.onnx").code != 0
+
+
+def test_what_tells_ranges_apart_names_the_inputs_of_features() -> None:
+    """Either of two inputs is 0 or 1, and the other anything between: ends and values are the same."""
+    box, values = Box.between(np.zeros(2), np.ones(2)), np.array([[0.0], [1.0]])
+    one, other = (ends_and_values(Cell(box, (Choice((column,), values),))) for column in (0, 1))
+    assert one[0] == other[0]
+    assert one[1] != other[1]
 
 
 def without_part(arrays: dict[str, Any]) -> dict[str, Any]:

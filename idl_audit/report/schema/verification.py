@@ -143,8 +143,8 @@ class Claim(Part):
     )
     range: tuple[Numbers, ...] = Field(
         default=(),
-        description="Of a whole range, or of the rows of a table: least and greatest inputs, then the values of "
-        "features that have some.",
+        description="Of a whole range, or of the rows of a table: least and greatest inputs, then of each feature "
+        "that has values of its own the numbers of its inputs, and below them its values.",
     )
     rules: Numbers | None = Field(
         default=None,
