@@ -27,6 +27,7 @@ from idl_audit.implicit.affine import AffineForm, Whole
 from idl_audit.implicit.build import assembled, walk_graph
 from idl_audit.implicit.computed_constants import HALF, computed_differently
 from idl_audit.implicit.inside import LOSSES, Inside, divides_by_little, inside_of, jumps_elsewhere
+from idl_audit.implicit.integer_kernels import WRAPS, in_other_integers, wraps_around
 from idl_audit.implicit.kernels import (
     ARITHMETICS,
     EXACT,
@@ -138,6 +139,7 @@ def as_written(graph: Graph, *, output: str | None = None, max_bytes: int | None
         problems.append(f"{walked.left_out.op} node '{shown(walked.left_out.label)}', written with exponentials")
     for node in computed_differently(walked, arithmetic):
         problems.append(f"{node.op} node '{shown(node.label)}' computes a constant, as each runtime does it")
+    problems.extend(in_other_integers(walked))
     if used >= HALF:
         problems.append("arithmetic in both float16 and bfloat16")
     if problems:
@@ -455,6 +457,8 @@ class _AsWrittenWalk(Walk):
             )
         if node.op == "BatchNormalization" and (_variance(node, arguments) < self._arithmetic.smallest).any():
             self.unknown.append(f"{node.op} node '{shown(node.label)}', with a variance that has no inverse root")
+        if node.op == "MatMul" and wraps_around(arguments):
+            self.unknown.append(f"{node.op} node '{shown(node.label)}', {WRAPS}")
         if node.op == "Identity" and node.scalars.count:
             self.unknown.append(f"{node.op} node '{shown(node.label)}', written as a chain of products")
         if node.op == "Shrink" and jumps_elsewhere(node, self._arithmetic):

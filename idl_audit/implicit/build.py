@@ -73,6 +73,8 @@ class Walked:
     """The nodes that compute a constant which is no whole number."""
     constants: Mapping[str, AnyArray]
     """Every tensor that is known, by its name."""
+    nodes: tuple[Node, ...]
+    """All nodes that the output depends on."""
 
 
 def walk_graph(graph: Graph, walk: Walk, output: str | None = None, *, whole: bool = False) -> Walked:
@@ -110,7 +112,7 @@ def walk_graph(graph: Graph, walk: Walk, output: str | None = None, *, whole: bo
     nodes = live_nodes(fused.nodes, [target])
     folded = tuple(node for node in nodes if any(_is_real_constant(values.get(name)) for name in node.outputs))
     parts = tuple(InputPart(value.name, sample_shape(value)) for value in graph.parts)
-    return Walked(walk, result, sample_shape(entry), parts, left_out, folded, _known(values))
+    return Walked(walk, result, sample_shape(entry), parts, left_out, folded, _known(values), nodes)
 
 
 def _known(values: Mapping[str, Known]) -> Mapping[str, AnyArray]:
