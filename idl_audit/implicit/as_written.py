@@ -441,7 +441,9 @@ class _AsWrittenWalk(Walk):
         if op == "Pow" and isinstance(arguments[1], AffineForm):
             op = _POWER_OF_A_TENSOR if isinstance(arguments[0], AffineForm) else _POWER_OF_A_CONSTANT
         rule = None if node.rounds_otherwise else (_RULES.get(op) or _OF_USES.get(op))
-        if node.op in ("Mean", "Sum") and _reads_twice(arguments):
+        if node.op in ("Mean", "Sum") and (_reads_twice(arguments) or _are_constants(arguments)):
+            rule = None
+        if node.op == "Gemm" and _are_constants(arguments[:2]):
             rule = None
         if node.op in _SCATTERS and node.attributes.get("reduction", "none") != "none":
             rule = None
@@ -538,6 +540,11 @@ def _reads_twice(arguments: Sequence[TensorValue | None]) -> bool:
     """Whether more than two tensors are added, and two of them are made of one: x - x + y has the roundings of x."""
     sources = [source for value in arguments if isinstance(value, AffineForm) for source in value.terms]
     return len(arguments) > 2 and len(set(sources)) < len(sources)
+
+
+def _are_constants(arguments: Sequence[TensorValue | None]) -> bool:
+    """Whether several are constants, which may cancel beside a tensor and whose roundings do not: x + 1e10 - 1e10."""
+    return sum(isinstance(value, np.ndarray) for value in arguments) > 1
 
 
 def _only_moves(form: AffineForm) -> bool:

@@ -55,7 +55,8 @@ def inside_of(
         constants = [value for value in arguments[2:3] if node.op in LOSSES and isinstance(value, np.ndarray)]
         weights = [float(np.abs(value).max(initial=1.0)) for value in constants]
         terms = sum(linear_map.row_terms for linear_map in form.terms.values())
-        return Inside(max(1.0, *weights, 1.0) * terms, largest=largest)
+        added = sum(_total(value) for value in arguments) if node.op == "Mean" else 0.0
+        return Inside(max(1.0, *weights, 1.0) * terms, added, largest=largest)
     if node.op == "Gemm":
         alpha, beta = (abs(float_attribute(node, name, 1.0)) for name in ("alpha", "beta"))
         weights = np.sum([linear_map.row_sums for linear_map in form.terms.values()], axis=0)

@@ -347,7 +347,8 @@ def test_quantised_layers(seed: int) -> None:
         node("DequantizeLinear", "q sx zx", "d"),
         node("DequantizeLinear", "w sw", "v"),
         node("MatMul", "d v", "h"),
-        node("Add", "h b", "k"),
+        node("DequantizeLinear", "b sb", "c"),
+        node("Add", "h c", "k"),
         node("Relu", "k", "r"),
         node("QuantizeLinear", "r sr zr", "t"),
         node("DequantizeLinear", "t sr zr", "e"),
@@ -357,7 +358,8 @@ def test_quantised_layers(seed: int) -> None:
         **dict(zip(("sx", "sw", "sr"), f(0.05, 0.02, 0.03), strict=True)),
         **dict(zip(("zx", "zr"), np.uint8([100, 0]), strict=True)),
         "w": rng.integers(-60, 61, (4, 5)).astype(np.int8),
-        "b": rng.normal(size=5).astype("f"),
+        "b": (1000 * rng.normal(size=5)).astype(np.int32),
+        "sb": np.float32(0.05) * np.float32(0.02),
         "m": rng.normal(size=(5, 2)).astype("f"),
     }
     centre = rng.normal(size=4)

@@ -417,3 +417,23 @@ def test_functions_that_were_measured_are_named() -> None:
     nodes: Nodes = [("Tanh", "u", "a", {}), ("Exp", "a", "b", {}), ("Elu", "b", "y", {})]
     assert Written(nodes, {}, 2).written.measured == ("elu", "exp", "tanh")
     assert as_written(Written([("Relu", "u", "y", {})], {}, 2).graph).measured == ()
+
+
+@pytest.mark.parametrize(
+    ("nodes", "constants"),
+    [
+        ([("Sum", "u a b", "y", {})], {"a": [1e10], "b": [-1e10]}),
+        ([("Gemm", "p q u", "y", {})], {"p": [[0.1, 0.2, 0.3]], "q": [[1.0], [1.0], [-1.0]]}),
+    ],
+)
+def test_constants_that_cancel_within_one_operator_have_no_bound(nodes: Nodes, constants: dict[str, Any]) -> None:
+    """u + 1e10 - 1e10 is 0, and u + (.1 + .2 - .3) is off by what these sums are."""
+    with pytest.raises(UnsupportedModelError, match="node"):
+        Written(nodes, constants, 1)
+
+
+def test_a_mean_adds_its_constant_before_it_divides() -> None:
+    nodes: Nodes = [("Mul", "u k", "z", {}), ("Mean", "u z a", "y", {})]
+    network = Written(nodes, {"k": [0.99], "a": [3.3e38]}, 1)
+    assert np.isinf(network.bound(8e37, 8.2e37)).all()
+    assert all(np.isinf(found).all() for found in network.runs(single(8.1e37)[:, None]))
