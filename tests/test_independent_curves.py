@@ -141,7 +141,7 @@ def test_no_changed_proof_of_a_false_claim_is_accepted(proofs: Any, op: str) -> 
 @pytest.mark.slow
 @pytest.mark.parametrize("op", FUNCTIONS)
 def test_no_changed_proof_of_many_is_accepted_where_it_is_false(proofs: Any, op: str) -> None:
-    tried(*proofs[op], 60)
+    tried(*proofs[op], 40)
 
 
 def tried(source: Source, function: Function, count: int) -> None:

@@ -92,10 +92,9 @@ def test_the_lowering_is_the_operator_behind_other_layers(case: Case) -> None:
 @pytest.mark.slow
 @EVERY_CASE
 def test_the_lowering_is_the_operator_from_the_first_operator_set_to_the_last(case: Case) -> None:
-    """Those that the two tests above leave out."""
+    """Some of what the two tests above leave out."""
     first, middle, last = case.opsets[0], case.opsets[len(case.opsets) // 2], case.opsets[-1]
-    every = {(opset, prefix) for opset in (first, middle, last) for prefix in ("bare", "affine", "hidden")}
-    for opset, prefix in sorted(every - {(first, "bare"), (last, "bare"), (last, "hidden")}):
+    for opset, prefix in {(first, "hidden"), (middle, "bare"), (last, "affine")} - {(last, "hidden"), (last, "bare")}:
         check(case, opset, prefix)
 
 

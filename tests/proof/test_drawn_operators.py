@@ -128,7 +128,7 @@ def test_no_point_contradicts_bounds_of_drawn_operators(names: list[str], seed: 
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 @given(names=NAMES, seed=SEEDS)
 def test_no_point_contradicts_verdicts_about_drawn_operators(names: list[str], seed: int) -> None:
     model, centre, box, rng = drawn(names, seed)

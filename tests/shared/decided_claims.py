@@ -236,7 +236,8 @@ def _is_positive(
     """Return whether a function is above a hair in a box, each of whose rows' slopes are known: (r, p)."""
     if (lo > hi).any():
         return True
-    steep, middle, radius = slope.max(axis=0), ((lo + hi) / 2)[None], ((hi - lo) / 2)[None]
+    with np.errstate(all="ignore"):  # ends beyond floats leave it undecided
+        steep, middle, radius = slope.max(axis=0), ((lo + hi) / 2)[None], ((hi - lo) / 2)[None]
     while len(middle):
         if len(middle) > most:
             raise Undecided
