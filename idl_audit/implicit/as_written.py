@@ -443,7 +443,7 @@ class _AsWrittenWalk(Walk):
         rule = None if node.rounds_otherwise else (_RULES.get(op) or _OF_USES.get(op))
         if node.op in ("Mean", "Sum") and (_reads_twice(arguments) or _are_constants(arguments)):
             rule = None
-        if node.op == "Gemm" and _are_constants(arguments[:2]):
+        if node.op in ("Attention", "Gemm") and _are_constants(arguments[:2]):
             rule = None
         if node.op in _SCATTERS and node.attributes.get("reduction", "none") != "none":
             rule = None

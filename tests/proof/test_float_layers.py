@@ -273,6 +273,16 @@ def test_attention(attributes: dict[str, Any]) -> None:
     assert bound.max() <= 1000 * worst.max()
 
 
+def test_scores_of_constants_have_no_bound() -> None:
+    """Those of 3e5 and -3e5 cancel, and their roundings are .02 of what the values are."""
+    nodes = [node("Reshape", "x s", "v"), node("Attention", "q k v", "a", q_num_heads=1, kv_num_heads=1, scale=1e-4)]
+    constants = {"q": f(3e5, -3e5, 1e4).reshape(1, 1, 3), "k": f(3e5, 3e5, 1, 1, 1, 1).reshape(1, 2, 3)}
+    shapes = {"s": np.int64([1, 2, 3]), "t": np.int64([1, -1])}
+    model = proto([*nodes, node("Reshape", "a t")], (1, 6), {**constants, **shapes}, opset=23)
+    with pytest.raises(UnsupportedModelError, match="Attention node"):
+        as_written(Network(model).graph)
+
+
 # --- quantised networks -----------------------------------------------------------------------------------------------
 
 
