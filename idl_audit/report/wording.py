@@ -266,9 +266,11 @@ def limits_text(limits: Sequence[InputRange]) -> str:
 
 def _compared(report: Report, found: Comparison, entry: ComparedCounts) -> str:
     start, who = f"At eps {eps_text(report, entry.eps)}: ", f"{entry.n} {_noun(report, entry.n)}"
-    seen = "" if entry.difference_found is None else f", {figure(entry.difference_found)} was seen"
-    proved = entry.difference_proved
+    proved, found_apart = entry.difference_proved, entry.difference_found
+    seen = "" if found_apart is None else f", {figure(found_apart)} was seen"
     apart = f"no output differs by more than {figure(proved)}" if proved is not None else "no bound of differences"
+    if proved is not None and found_apart is not None and found_apart > proved:  # proofs are of reals, runs of floats
+        apart, seen = f"{apart} in real arithmetic", f", {figure(found_apart)} was seen in that of the networks"
     if not found.has_classes:
         return f"{start}around {who} {apart}{seen}."
     return (

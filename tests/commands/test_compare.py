@@ -19,6 +19,7 @@ from idl_audit.graph.reader import read_graph
 from idl_audit.report.reading import read_report
 from idl_audit.report.schema import Report
 from idl_audit.report.schema.comparison import ComparedResult
+from idl_audit.report.wording import verdict_sentence
 from idl_audit.values.options import build
 from idl_audit.values.verdicts import Reason
 from tests.shared.command_line import DATA, MODEL, Run, run
@@ -90,6 +91,16 @@ def test_every_view_of_the_report_has_it(folder: Path) -> None:
     assert "have two classes" in run("report", folder / "far.json", "-f", "github").out
     assert 'type="falsified"' in run("report", folder / "far.json", "-f", "junit").out
     assert "provably agree around" in run("report", folder / "r.json", "-f", "markdown").out
+
+
+def test_what_runs_differ_by_beyond_the_proof_is_told_as_another_arithmetic(folder: Path) -> None:
+    """A network and its converted file are equal by proof, and what computes them rounds."""
+    report = read_report(folder / "r.json")
+    assert "real arithmetic" not in verdict_sentence(report)
+    equal = report.comparison.per_eps[0].model_copy(update={"difference_proved": 0.0, "difference_found": 1e-6})
+    compared = report.comparison.model_copy(update={"per_eps": (equal,)})
+    told = verdict_sentence(report.model_copy(update={"comparison": compared}))
+    assert "by more than 0 in real arithmetic, 1e-06 was seen in that of the networks" in told
 
 
 def test_two_classes_are_confirmed_by_both_networks(folder: Path) -> None:
