@@ -35,7 +35,7 @@ class _Constants:
     """Where constants and tensors of a network come from."""
 
     def __init__(self, walked: Walked) -> None:
-        self.known = walked.constants
+        self.known, self.opset = walked.constants, walked.walk.opset
         self.makers = {name: node for node in walked.nodes for name in node.outputs if name}
         self.readers: dict[str, list[Node]] = {}
         for node in walked.nodes:
@@ -117,6 +117,11 @@ WRAPS: Final = "whose sums may be beyond 32 bits, and wrap around"
 _ELSEWHERE: Final = "whose {} not on the grid that the others are on: runtimes move them there"
 
 
+_ALONE: Final = 19
+"""From this operator set on onnxruntime has kernels of weights that are quantised beside numbers that are not."""
+_ROUNDS: Final = "whose weights alone are quantised: runtimes round what they are multiplied by, too"
+
+
 def wraps_around(arguments: Sequence[TensorValue | None]) -> bool:
     """Whether a product of two tensors, the first of them on a grid, adds up numbers beyond 32 bits."""
     first, second = arguments
@@ -139,7 +144,7 @@ def _of_layer(node: Node, found: _Constants) -> str | None:
             return WRAPS
     of_read = found.grid_of(read)
     if of_read is None:
-        return None
+        return _ROUNDS if grid is not None and node.op in ("Gemm", "MatMul") and found.opset >= _ALONE else None
     if grid is None or (added and of_bias is None):
         what = "weights are" if grid is None else "bias is"
         return _ELSEWHERE.format(what) if found.is_quantised(last) else None

@@ -31,7 +31,7 @@ CONSTANTS: Mapping[str, Any] = {
 }
 
 
-def network(nodes: list[tuple[str, str, str]], **others: Any) -> onnx.ModelProto:
+def network(nodes: list[tuple[str, str, str]], opset: int = 17, **others: Any) -> onnx.ModelProto:
     """Return a network with x, quantised to xd, and dequantised weights wd and bias bd beside it."""
     before = [("QuantizeLinear", "x sx zx", "xq"), ("DequantizeLinear", "xq sx zx", "xd")]
     before += [("DequantizeLinear", "w sw zw", "wd"), ("DequantizeLinear", "bq sb", "bd")]
@@ -39,7 +39,7 @@ def network(nodes: list[tuple[str, str, str]], **others: Any) -> onnx.ModelProto
     x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in (("x", [1, 4]), ("y", None)))
     values = [numpy_helper.from_array(np.asarray(value), name) for name, value in {**CONSTANTS, **others}.items()]
     return helper.make_model(
-        helper.make_graph(made, "g", [x], [y], values), opset_imports=[helper.make_opsetid("", 17)], ir_version=8
+        helper.make_graph(made, "g", [x], [y], values), opset_imports=[helper.make_opsetid("", opset)], ir_version=8
     )
 
 
@@ -54,6 +54,7 @@ BROKEN = {
     "bias": ([("Gemm", "xd wd b", "c"), *LAST], {}, "bias is not on the grid"),
     "added": ([*MATMUL, *LAST], {}, "bias is not on the grid"),
     "weights": ([("Gemm", "xd wf bd", "c"), *LAST], {}, "weights are not on the grid"),
+    "alone": ([("MatMul", "x wd", "y")], {"opset": 19}, "weights alone are quantised"),
     "softmax": ([("Softmax", "xd", "c"), *LAST], {"so": single(0.004)[0], "zo": np.uint8(0)}, "between grids"),
 }
 """Networks of which onnxruntime makes another function."""
