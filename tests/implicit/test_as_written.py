@@ -41,6 +41,13 @@ LEVELS = (
 UNKNOWN = {
     "Mean: of itself": "what is added several times may be reordered",
     "Sum: of one shape": "likewise",
+    **dict.fromkeys(
+        (
+            *("Sum: three with broadcasting", "Sum: constants first", "Mean: three with broadcasting"),
+            *("Gemm: the input is added", "Gemm: the input is added, scaled"),
+        ),
+        "constants are worked out beforehand, and what cancels in them is rounded",
+    ),
     "Pow: of two tensors": "runtimes compute a power in a way of their own",
     "Pow: of tensors that broadcast": "likewise",
     "Resize": "weights that are no short binary fractions",
