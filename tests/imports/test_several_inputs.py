@@ -229,7 +229,6 @@ class Two(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        torch.manual_seed(0)
         torch.manual_seed(5)
         self.first, self.second, self.last = nn.Linear(6, 5), nn.Linear(4, 5), nn.Linear(5, 3)
 
