@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import os
 import signal
+from typing import Any
+
+import pytest
 
 # Tables are as wide as in a pipe, whatever the terminal that the tests are started from.
 os.environ.pop("COLUMNS", None)
@@ -24,3 +28,15 @@ gc.disable()
 def pytest_collection_finish() -> None:
     """Look for garbage again."""
     gc.enable()
+
+
+_BEGINNINGS: dict[str, Any] = {}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Give each test the same numbers of its module's RNG, whatever tests ran before it in this process."""
+    rng = getattr(getattr(item, "module", None), "RNG", None)
+    if rng is not None:
+        beginning = _BEGINNINGS.setdefault(item.module.__name__, copy.deepcopy(rng.bit_generator.state))  # type: ignore[attr-defined]
+        rng.bit_generator.state = copy.deepcopy(beginning)
