@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import gc
 import os
 import signal
@@ -38,5 +37,4 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Give each test the same numbers of its module's RNG, whatever tests ran before it in this process."""
     rng = getattr(getattr(item, "module", None), "RNG", None)
     if rng is not None:
-        beginning = _BEGINNINGS.setdefault(item.module.__name__, copy.deepcopy(rng.bit_generator.state))  # type: ignore[attr-defined]
-        rng.bit_generator.state = copy.deepcopy(beginning)
+        rng.bit_generator.state = _BEGINNINGS.setdefault(item.module.__name__, rng.bit_generator.state)  # type: ignore[attr-defined]

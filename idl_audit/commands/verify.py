@@ -26,6 +26,7 @@ from idl_audit.proof.exact.refutation import ExactQuery
 from idl_audit.proof.files import file as today
 from idl_audit.proof.files.claims import (
     About,
+    Ball,
     DemandClaim,
     MonotoneClaim,
     PerturbedClaim,
@@ -432,13 +433,10 @@ def _described(found: ProofFile, shared: dict[str, Any], vnnlib: Path | None) ->
 
 def _sample(claim: SampleClaim | DemandClaim, leaves: int, shared: dict[str, Any]) -> tuple[str, Claim]:
     ball = claim.ball
-    within = "" if ball.clip is None else f" within [{ball.clip[0]!r}, {ball.clip[1]!r}]"
-    units = "times" if ball.norm == "linf" else "in units of"
-    radius = f"eps {ball.eps!r}" + ("" if ball.sigma is None else f" {units} the radii of the file")
     few = "" if ball.cardinality is None else f", at most {ball.cardinality} inputs changed,"
     free = f", inputs {', '.join(map(str, ball.free))} free" if ball.free else ""
     what = f"{ball.norm} ball" if ball.norm != "linf" else "box" if not few else "set"
-    where = f"in the {what} of {radius}{within}{few}{free} around the file's sample {claim.index}"
+    where = f"in the {what} of {_reach(ball)}{few}{free} around the file's sample {claim.index}"
     kept, facts = _kept(claim, shared["threshold"])
     about = Claim(
         **shared,
@@ -454,6 +452,12 @@ def _sample(claim: SampleClaim | DemandClaim, leaves: int, shared: dict[str, Any
         leaves=leaves,
     )
     return f"{kept} {where}, by {leaves} leaves", about
+
+
+def _reach(ball: Ball) -> str:
+    within = "" if ball.clip is None else f" within [{ball.clip[0]!r}, {ball.clip[1]!r}]"
+    units = "times" if ball.norm == "linf" else "in units of"
+    return f"eps {ball.eps!r}{'' if ball.sigma is None else f' {units} the radii of the file'}{within}"
 
 
 def _monotone(claim: MonotoneClaim, leaves: int, shared: dict[str, Any]) -> tuple[str, Claim]:
@@ -585,10 +589,7 @@ def _perturbed(claim: PerturbedClaim, leaves: int, shared: dict[str, Any]) -> tu
 
 def _pair(claim: AgreementClaim | DifferenceClaim, leaves: int, shared: dict[str, Any]) -> tuple[str, Claim]:
     ball = claim.ball
-    within = "" if ball.clip is None else f" within [{ball.clip[0]!r}, {ball.clip[1]!r}]"
-    units = "times" if ball.norm == "linf" else "in units of"
-    radius = f"eps {ball.eps!r}" + ("" if ball.sigma is None else f" {units} the radii of the file")
-    where = f"in the box of {radius}{within} around the file's sample {claim.index}"
+    where = f"in the box of {_reach(ball)} around the file's sample {claim.index}"
     about = Claim(
         kind="agreement" if isinstance(claim, AgreementClaim) else "difference",
         **shared,

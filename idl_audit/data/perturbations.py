@@ -51,15 +51,19 @@ def parse_perturbation(text: str, *, option: str) -> Perturbation:
 
 def _patch(text: str, option: str) -> Patch:
     sides = text.removeprefix("patch=").lower().split("x")
-    if not (1 <= len(sides) <= 2 and all(side.isascii() and side.isdecimal() and len(side) < 6 for side in sides)):
+    if not (1 <= len(sides) <= 2 and all(map(_is_count, sides))):
         raise OptionError(f"{option} has {text[:60]!r}; write it like patch=4x4, in pixels")
     return Patch(int(sides[0]), int(sides[-1]))
+
+
+def _is_count(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) < 6
 
 
 def _dropout(text: str, option: str) -> Patch:
     """Return the rectangles in which one sensor says anything for some steps."""
     axis, mark, steps = text.removeprefix("dropout=").strip().lower().partition(":")
-    if axis not in TIME.split("|") or not (mark and steps.isascii() and steps.isdecimal() and len(steps) < 6):
+    if axis not in TIME.split("|") or not (mark and _is_count(steps)):
         raise OptionError(f"{option} has {text[:60]!r}; write it like dropout=first:3, time's axis and steps")
     return Patch(int(steps), 1) if axis == "first" else Patch(1, int(steps))
 

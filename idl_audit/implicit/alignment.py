@@ -14,13 +14,12 @@ from typing import Final
 import numpy as np
 
 from idl_audit.implicit.model import Affine, ImplicitModel
-from idl_audit.implicit.scaling import Scale, scaled_by
+from idl_audit.implicit.scaling import LARGEST_EXPONENT, Scale, scaled_by
 from idl_audit.values.arrays import FloatArray, IntArray
 from idl_audit.values.errors import UnsupportedModelError
 
 LIKENESS: Final = 2.0**-6
 """How far the logarithm of a ratio of sums may be from a whole number: rows that were changed otherwise stay."""
-LARGEST_EXPONENT: Final = 800
 
 
 def aligned(first: ImplicitModel, second: ImplicitModel) -> tuple[ImplicitModel, ImplicitModel]:

@@ -185,13 +185,17 @@ def _steps(around: Around, kind: str, detail: str) -> IntArray:
     return places.T if detail == "last" and len(shape) == 2 else places
 
 
+def _each_sensor(places: IntArray, course: FloatArray) -> FloatArray:
+    """Return one direction a sensor, in which its inputs rise by what the course has at each step."""
+    directions = np.zeros((places.size, places.shape[1]))
+    directions[places, np.arange(places.shape[1])] = course[:, None]
+    return directions
+
+
 def _offset(around: Around, detail: str) -> FloatArray:
     """The inputs of each sensor rise by a t of its own."""
     places = _steps(around, "offset", detail)
-    directions = np.zeros((around.sample.size, places.shape[1]))
-    for sensor, column in enumerate(places.T):
-        directions[column, sensor] = 1.0
-    return directions
+    return _each_sensor(places, np.ones(len(places)))
 
 
 def _drift(around: Around, detail: str) -> FloatArray:
@@ -199,10 +203,7 @@ def _drift(around: Around, detail: str) -> FloatArray:
     places = _steps(around, "drift", detail)
     if len(places) < 2:
         raise OptionError("drift grows from step to step, and an input has one step; offset needs no more")
-    directions = np.zeros((around.sample.size, places.shape[1]))
-    for sensor, column in enumerate(places.T):
-        directions[column, sensor] = np.arange(len(column)) / (len(column) - 1)
-    return directions
+    return _each_sensor(places, np.arange(len(places)) / (len(places) - 1))
 
 
 @dataclass(frozen=True)
