@@ -7,7 +7,6 @@ says what a command costs where other processes take their share of the machine.
 from __future__ import annotations
 
 import argparse
-import resource
 import statistics
 import subprocess
 import sys
@@ -15,6 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.measuring import seconds_of_children
 from tests.shared.gate_reports import audited, written
 
 RULE = "certified_accuracy@2/255 >= 0.9"
@@ -24,16 +24,11 @@ def seconds(command: list[str], runs: int) -> tuple[float, float]:
     """Return the median wall time and the median processor time of a command in seconds."""
     walls, own = [], []
     for _ in range(runs):
-        start, before = time.perf_counter(), _processor_time()
+        start, before = time.perf_counter(), seconds_of_children()
         subprocess.run(command, capture_output=True, check=True)
         walls.append(time.perf_counter() - start)
-        own.append(_processor_time() - before)
+        own.append(seconds_of_children() - before)
     return statistics.median(walls), statistics.median(own)
-
-
-def _processor_time() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
 
 
 def main() -> None:

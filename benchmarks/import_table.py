@@ -112,17 +112,24 @@ def fresh_networks() -> dict[str, tuple[nn.Module, tuple[int, ...]]]:
     }
 
 
-def export(
-    module: nn.Module, shape: tuple[int, ...] | Shapes, path: Path, *, dynamo: bool, opset: int | None = None
-) -> None:
-    """Export as users do, silently."""
-    shapes = [shape] if all(isinstance(n, int) for n in shape) else shape
+@contextlib.contextmanager
+def silently() -> Iterator[None]:
+    """Do without what exporters print and warn of."""
     with (
         warnings.catch_warnings(),
         contextlib.redirect_stdout(io.StringIO()),
         contextlib.redirect_stderr(io.StringIO()),
     ):
         warnings.simplefilter("ignore")
+        yield
+
+
+def export(
+    module: nn.Module, shape: tuple[int, ...] | Shapes, path: Path, *, dynamo: bool, opset: int | None = None
+) -> None:
+    """Export as users do, silently."""
+    shapes = [shape] if all(isinstance(n, int) for n in shape) else shape
+    with silently():
         zeros = tuple(torch.zeros(one) for one in shapes)
         torch.onnx.export(module.eval(), zeros, str(path), dynamo=dynamo, opset_version=opset)
 

@@ -72,6 +72,12 @@ def run_part(module: str, part: str, threads: int, *, more: Sequence[str] = ()) 
     return result
 
 
+def seconds_of_children() -> float:
+    """Return the processor seconds of all processes that this one has started and waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def machine(threads: int, packages: Sequence[str]) -> str:
     """Return one sentence about processor, memory, threads and versions."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9

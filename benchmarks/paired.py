@@ -13,7 +13,6 @@ import argparse
 import csv
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -25,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.measuring import ROOT, machine
+from benchmarks.measuring import ROOT, machine, seconds_of_children
 from benchmarks.mnist_table import images
 
 SAMPLES = "sample_models"
@@ -118,7 +117,7 @@ def run(case: Case, tree: Path, times: Times) -> None:
     """Run a case with the package of one folder."""
     environment = {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package is compiled once, not in every run
-    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    before, start = seconds_of_children(), time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-m", "idl_audit", *case.arguments],
         cwd=tree,
@@ -127,9 +126,8 @@ def run(case: Case, tree: Path, times: Times) -> None:
         text=True,
         check=False,
     )
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     times.wall.append(time.perf_counter() - start)
-    times.own.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    times.own.append(seconds_of_children() - before)
     times.outcome = outcome_of(done.stdout) if done.returncode == 0 else f"exit {done.returncode}"
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -23,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.measuring import ROOT, machine
+from benchmarks.measuring import ROOT, machine, seconds_of_children
 from tests.shared.joint_properties import JointProperty, formula, of_formula, of_network
 
 VARIABLES = (8, 10, 12, 14)
@@ -72,12 +71,11 @@ def decided(tree: Path, network: Path, question: Path, limit: float, proofs: Pat
 
 
 def _run(tree: Path, arguments: list[str]) -> tuple[subprocess.CompletedProcess[str], float]:
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    before = seconds_of_children()
     environment = {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "idl_audit", *arguments]
     done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=False)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return done, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return done, seconds_of_children() - before
 
 
 def row(own: JointProperty, folder: Path, limit: float, base: Path | None) -> tuple[str, bool]:

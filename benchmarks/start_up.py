@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from importlib.metadata import distributions
 from pathlib import Path
+
+from benchmarks.measuring import seconds_of_children
 
 SAMPLES = Path(__file__).resolve().parents[1] / "sample_models"
 LARGE = ("torch", "onnxruntime", "onnx", "scipy", "highspy")
@@ -45,16 +46,15 @@ def commands(model: Path, data: Path) -> dict[str, list[str]]:
 
 def row(name: str, command: list[str], folder: str) -> str:
     """Run a command and return its line of the table. Raises RuntimeError where it fails."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    before = seconds_of_children()
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     found = subprocess.run(
         [sys.executable, "-c", TELL, *command], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if found.returncode:
         raise RuntimeError(f"{name}: exit code {found.returncode}: {found.stderr}")
     loaded = next(line for line in reversed(found.stderr.splitlines()) if line.startswith("LOADED")).split()[1:]
-    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    seconds = seconds_of_children() - before
     return f"| {name} | {seconds:.1f} | {', '.join(loaded) or 'none'} |"
 
 

@@ -10,17 +10,12 @@ what each is told, and how long it takes.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
-import logging
 import os
-import resource
 import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +27,8 @@ import onnx
 import torch
 from torch import nn
 
-from benchmarks.measuring import machine
+from benchmarks.import_table import silently
+from benchmarks.measuring import machine, seconds_of_children
 from benchmarks.torch_kinds import SqueezeExcite, TwoInputs
 from benchmarks.torch_kinds import made as made_of_kind
 from tests.shared.quantised import quantised
@@ -65,45 +61,40 @@ class Brought:
 # --- making files -----------------------------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def silently() -> Any:
-    """Without what exporters print."""
-    logging.disable(logging.ERROR)
-    try:
-        with (
-            warnings.catch_warnings(),
-            contextlib.redirect_stdout(io.StringIO()),
-            contextlib.redirect_stderr(io.StringIO()),
-        ):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(logging.NOTSET)
+def by_class(scores: Any) -> torch.Tensor:
+    """Label by the largest of all scores."""
+    return scores.reshape(len(scores), -1).argmax(1)
 
 
-def exported(folder: Path, module: nn.Module, *shapes: tuple[int, ...], dynamo: bool = False, **more: Any) -> None:
-    """Export a module as m.onnx."""
-    zeros = tuple(torch.zeros(shape) for shape in shapes)
+def by_sign(scores: Any) -> torch.Tensor:
+    """Label by which shares are above 1/2; of one output, one label a sample."""
+    return (scores > 0.5).int().squeeze(1)
+
+
+def written(
+    folder: Path,
+    module: nn.Module,
+    *rows: torch.Tensor,
+    label: Callable[[Any], torch.Tensor] = by_class,
+    dynamo: bool = False,
+    **more: Any,
+) -> None:
+    """Export a module as m.onnx, and write rows of its first argument as d.npz, labelled as the module sees them."""
     with silently():
-        torch.onnx.export(module.eval(), zeros, str(folder / "m.onnx"), dynamo=dynamo, **more)
-
-
-def labelled(folder: Path, module: nn.Module, *shape: int, inputs: Any = None) -> None:
-    """Write samples of the shape as d.npz, labelled as the module sees them."""
-    rows = torch.rand(SAMPLES, *shape) if inputs is None else torch.as_tensor(inputs)
+        example = tuple(torch.zeros_like(one[:1]) for one in rows)
+        torch.onnx.export(module.eval(), example, str(folder / "m.onnx"), dynamo=dynamo, **more)
     with torch.no_grad():
-        scores = module.eval()(rows)
-    np.savez(folder / "d.npz", inputs=rows.numpy(), labels=scores.reshape(SAMPLES, -1).argmax(1).numpy())
+        labels = label(module(*rows))
+    np.savez(folder / "d.npz", inputs=rows[0].numpy(), labels=labels.numpy())
 
 
-def of_torch(make: Callable[[], nn.Module], *shape: int, dynamo: bool = False, **more: Any) -> Callable[[Path], None]:
-    """Return what exports a module of one input, and writes samples."""
+def of_torch(make: Callable[[], nn.Module], *shape: int, **more: Any) -> Callable[[Path], None]:
+    """Return what makes and writes a module of one input of a shape; `more` as in `written`."""
 
     def made(folder: Path) -> None:
         torch.manual_seed(0)
-        module = make().eval()
-        exported(folder, module, (1, *shape), dynamo=dynamo, **more)
-        labelled(folder, module, *shape)
+        module = make()
+        written(folder, module, torch.rand(SAMPLES, *shape), **more)
 
     return made
 
@@ -181,54 +172,21 @@ def mobile() -> nn.Module:
     return nn.Sequential(nn.Conv2d(1, 4, 1), *block, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
 
 
-def of_segmentation(folder: Path) -> None:
-    """Write a network with a class for each pixel."""
-    torch.manual_seed(0)
-    module = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 2, 1)).eval()
-    exported(folder, module, (1, 1, 6, 6))
-    rows = torch.rand(SAMPLES, 1, 6, 6)
-    np.savez(folder / "d.npz", inputs=rows.numpy(), labels=module(rows).argmax(1).numpy())
-
-
-def of_labels(folder: Path) -> None:
-    """Write a network of labels, each by itself."""
-    torch.manual_seed(0)
-    module = mlp(nn.Sigmoid()).eval()
-    exported(folder, module, (1, 4))
-    rows = torch.rand(SAMPLES, 4)
-    np.savez(folder / "d.npz", inputs=rows.numpy(), labels=(module(rows) > 0.5).numpy().astype(int))
-
-
-def of_one_logit(folder: Path) -> None:
-    """Write a network of one output, between 0 and 1."""
-    torch.manual_seed(0)
-    module = mlp(nn.Sigmoid(), 1).eval()
-    exported(folder, module, (1, 4))
-    rows = torch.rand(SAMPLES, 4)
-    np.savez(folder / "d.npz", inputs=rows.numpy(), labels=(module(rows)[:, 0] > 0.5).numpy().astype(int))
+def pixels() -> nn.Module:
+    """Return a network with a class for each pixel."""
+    return nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 2, 1))
 
 
 def of_half(folder: Path) -> None:
     """Write a network of float16 numbers."""
     torch.manual_seed(0)
-    module = mlp()
-    labelled(folder, module, 4)
-    with silently():
-        torch.onnx.export(
-            module.half(), (torch.zeros(1, 4, dtype=torch.float16),), str(folder / "m.onnx"), dynamo=False
-        )
-    with np.load(folder / "d.npz") as file:
-        np.savez(folder / "d.npz", inputs=file["inputs"].astype(np.float16), labels=file["labels"])
+    written(folder, mlp().half(), torch.rand(SAMPLES, 4).half())
 
 
 def of_bytes(folder: Path) -> None:
     """Write a network that reads bytes with channels last."""
     torch.manual_seed(0)
-    module = Preprocessed().eval()
-    with silently():
-        zeros = torch.zeros(1, 6, 6, 3, dtype=torch.uint8)
-        torch.onnx.export(module, (zeros,), str(folder / "m.onnx"), dynamo=False)
-    labelled(folder, module, inputs=torch.randint(0, 256, (SAMPLES, 6, 6, 3), dtype=torch.uint8))
+    written(folder, Preprocessed(), torch.randint(0, 256, (SAMPLES, 6, 6, 3), dtype=torch.uint8))
 
 
 def of_int8(folder: Path) -> None:
@@ -257,24 +215,12 @@ def of_external_data(folder: Path) -> None:
 
 
 def of_two_inputs(folder: Path) -> None:
-    """Write a network of two inputs, and samples by their names."""
+    """Write a network of two inputs, and a file of what the second one is."""
     torch.manual_seed(0)
-    module = TwoInputs().eval()
-    exported(folder, module, (1, 8), (1, 3), input_names=["image", "context"])
-    rows = torch.rand(SAMPLES, 8), torch.rand(SAMPLES, 3)
-    with torch.no_grad():
-        labels = module(rows[0], rows[1][:1].expand(SAMPLES, 3)).argmax(1).numpy()
-    np.savez(folder / "d.npz", inputs=rows[0].numpy(), labels=labels)
-    np.save(folder / "context.npy", rows[1][:1].numpy())
-
-
-def of_two_outputs(folder: Path) -> None:
-    """Write a network of two outputs."""
-    torch.manual_seed(0)
-    module = TwoHeads().eval()
-    exported(folder, module, (1, 4), output_names=["classes", "features"])
-    rows = torch.rand(SAMPLES, 4)
-    np.savez(folder / "d.npz", inputs=rows.numpy(), labels=module(rows)[0].argmax(1).numpy())
+    context = torch.rand(1, 3)
+    rows = torch.rand(SAMPLES, 8), context.expand(SAMPLES, 3)
+    written(folder, TwoInputs(), *rows, input_names=["image", "context"])
+    np.save(folder / "context.npy", context.numpy())
 
 
 class Words(nn.Module):
@@ -293,20 +239,15 @@ class Words(nn.Module):
 def of_tokens(folder: Path) -> None:
     """Write a network that reads numbers of words."""
     torch.manual_seed(0)
-    module = Words().eval()
-    rows = torch.randint(0, 20, (SAMPLES, 6))
-    with silently():
-        torch.onnx.export(module, (rows[:1],), str(folder / "m.onnx"), dynamo=False)
-    labelled(folder, module, inputs=rows)
+    written(folder, Words(), torch.randint(0, 20, (SAMPLES, 6)))
 
 
 def of_kind(kind: str) -> Callable[[Path], None]:
-    """Return what exports a module of `benchmarks.torch_kinds`."""
+    """Return what writes a module of `benchmarks.torch_kinds`."""
 
     def made(folder: Path) -> None:
-        module, shapes = made_of_kind(kind)
-        exported(folder, module, *shapes)
-        labelled(folder, module, *shapes[0][1:])
+        module, ((_, *shape), *_) = made_of_kind(kind)
+        of_torch(lambda: module, *shape)(folder)
 
     return made
 
@@ -315,7 +256,7 @@ def of_module(folder: Path) -> None:
     """Pickle a module, and write its state, its program and its script."""
     torch.manual_seed(0)
     module = mlp().eval()
-    labelled(folder, module, 4)
+    written(folder, module, torch.rand(SAMPLES, 4))
     torch.save(module, folder / "m.pt")
     torch.save(module.state_dict(), folder / "state.pt")
     (folder / "net.py").write_text(
@@ -435,23 +376,25 @@ MODELS: Final[Mapping[str, Brought]] = MappingProxyType(
         "U-Net": answered("torch, a U-Net", of_kind("U-Net"), CERTIFY, "certified"),
         "segmentation": Brought(
             "torch, a class for each pixel",
-            of_segmentation,
+            of_torch(pixels, 1, 6, 6, label=lambda scores: scores.argmax(1)),
             (Typed(CERTIFY, 2, "--task segmentation"), Typed(f"{CERTIFY} --task segmentation", 0, "certified")),
         ),
         "regression": answered("torch, a regression", of_torch(lambda: mlp(out=1), 4), f"{CERTIFY} --within 0.1", ALL),
         "multilabel": answered(
             "torch, labels each by itself",
-            of_labels,
+            of_torch(lambda: mlp(nn.Sigmoid()), 4, label=by_sign),
             f"{CERTIFY} --task multilabel",
             ALL,
         ),
-        "one logit": certified("torch, one output after a sigmoid", of_one_logit),
+        "one logit": certified(
+            "torch, one output after a sigmoid", of_torch(lambda: mlp(nn.Sigmoid(), 1), 4, label=by_sign)
+        ),
         "two inputs": certified(
             "torch, two inputs, the second held fixed", of_two_inputs, f"{CERTIFY} --fix context=context.npy"
         ),
         "two outputs": Brought(
             "torch, classes and features",
-            of_two_outputs,
+            of_torch(TwoHeads, 4, label=lambda found: found[0].argmax(1), output_names=["classes", "features"]),
             (Typed(CERTIFY, 2, "--output-name"), Typed(f"{CERTIFY} --output-name classes", 0, ALL)),
         ),
         "bytes": answered("torch, bytes, channels last, normalised within", of_bytes, CERTIFY, "behind its Cast", 2),
@@ -515,14 +458,9 @@ MODELS: Final[Mapping[str, Brought]] = MappingProxyType(
 # --- the script -------------------------------------------------------------------------------------------------------
 
 
-def _seconds_of_children() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
-
-
 def told(typed: Typed, folder: Path) -> tuple[int, str, float]:
     """Run a command as a user does: its exit code, the first sentence that it prints, seconds of the processor."""
-    begun = _seconds_of_children()
+    begun = seconds_of_children()
     path = f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
     found = subprocess.run(
         [sys.executable, "-m", "idl_audit", *shlex.split(typed.line)],
@@ -532,7 +470,7 @@ def told(typed: Typed, folder: Path) -> tuple[int, str, float]:
         text=True,
         check=False,
     )
-    seconds = _seconds_of_children() - begun
+    seconds = seconds_of_children() - begun
     printed = found.stdout if found.returncode == 0 else found.stderr
     return found.returncode, " ".join(printed.split("\n\n")[0].split()), seconds
 
