@@ -26,7 +26,17 @@ from idl_audit.implicit.activations.jumping import Stairs
 from idl_audit.implicit.affine import AffineForm, Whole
 from idl_audit.implicit.build import assembled, walk_graph
 from idl_audit.implicit.computed_constants import HALF, computed_differently
-from idl_audit.implicit.inside import LOSSES, Inside, divides_by_little, inside_of, jumps_elsewhere
+from idl_audit.implicit.inside import (
+    LOSSES,
+    Inside,
+    divides_by_little,
+    has_subnormal_attributes,
+    inside_of,
+    jumps_elsewhere,
+    off_inverse_root,
+    sums_in_format,
+    variance_of,
+)
 from idl_audit.implicit.integer_kernels import WRAPS, in_other_integers, wraps_around
 from idl_audit.implicit.kernels import (
     ARITHMETICS,
@@ -52,6 +62,7 @@ from idl_audit.implicit.lowering.recurrent import KINDS as LAYERS
 from idl_audit.implicit.lowering.reductions import competing_axes
 from idl_audit.implicit.lowering.sequences import SEQUENCES
 from idl_audit.implicit.model import ImplicitModel, PoolWindows
+from idl_audit.implicit.types_within import rounded_by_exporters, types_within
 from idl_audit.implicit.walk import TensorValue, Walk, float_attribute
 from idl_audit.values.arrays import FloatArray
 from idl_audit.values.errors import UnsupportedModelError
@@ -130,7 +141,7 @@ def as_written(graph: Graph, *, output: str | None = None, max_bytes: int | None
     """
     target = chosen_output(graph.provenance.path or Path("the model"), graph, output)
     kinds = {value.dtype for value in live_inputs(graph, target)} & set(ARITHMETICS)
-    used = kinds | {graph.arithmetic} | _hidden_types(graph)
+    used = kinds | {graph.arithmetic} | types_within(graph)
     arithmetic = coarsest(used)
     walk = _AsWrittenWalk(graph.opset, max_bytes, arithmetic)
     walked = walk_graph(graph, walk, output)
@@ -140,6 +151,7 @@ def as_written(graph: Graph, *, output: str | None = None, max_bytes: int | None
     for node in computed_differently(walked, arithmetic):
         problems.append(f"{node.op} node '{shown(node.label)}' computes a constant, as each runtime does it")
     problems.extend(in_other_integers(walked))
+    problems.extend(rounded_by_exporters(graph))
     if used >= HALF:
         problems.append("arithmetic in both float16 and bfloat16")
     if problems:
@@ -203,15 +215,10 @@ class _Rule:
     their place is exact."""
 
 
-def _variance(node: Node, values: Sequence[TensorValue | None]) -> FloatArray:
-    """var + eps."""
-    return np.asarray(values[4], np.float64) + float_attribute(node, "epsilon", 1e-5)
-
-
 def _batch_norm_parts(node: Node, values: Sequence[TensorValue | None], form: AffineForm) -> FloatArray:
     """|bias| + |mean scale / sqrt(var + eps)|, entry by entry."""
     scale, bias, mean = (np.asarray(value, np.float64) for value in values[1:4])
-    sizes = np.abs(bias) + np.abs(mean * scale / np.sqrt(_variance(node, values)))
+    sizes = np.abs(bias) + np.abs(mean * scale / np.sqrt(variance_of(node, values)))
     behind = sizes.shape if sizes.ndim > 1 else (-1, *(1,) * (len(form.shape) - 2))
     return np.broadcast_to(sizes.reshape(behind), form.shape).reshape(-1) * (1 + 1e-9)
 
@@ -355,16 +362,6 @@ def bounded_operators() -> frozenset[str]:
     return frozenset(_RULES)
 
 
-def _hidden_types(graph: Graph) -> frozenset[str]:
-    """Return {float16} where a network that computes in bfloat16 may do so in float16, too, as it casts to it."""
-    casts = [node for node in graph.nodes if node.op in ("Cast", "CastLike")]
-    is_there = any(node.op == "CastLike" or node.attributes.get("to") == _FLOAT16 for node in casts)
-    return frozenset({"float16"}) if graph.arithmetic == "bfloat16" and is_there else frozenset()
-
-
-_FLOAT16: Final = 10
-"""TensorProto's number of it."""
-
 LONGEST_FRACTION: Final = 2.0**12
 """Weights of an interpolation that are whole numbers of 1 / this are exact in every runtime; others are not."""
 
@@ -407,7 +404,7 @@ class _AsWrittenWalk(Walk):
             self._unmeasured.append(activation.name)
         elif kernel is None:
             self.unknown.append(f"{node.op} node '{shown(node.label)}'")
-        share = _share(node, rule, form, arithmetic) if rule.inner and _adds(form) else 0.0
+        share = _share(node, rule, (), form, arithmetic) if rule.inner and _adds(form) else 0.0
         of_squares = rule.inner and activation.name == "sqrt"
         rounding = Rounding(is_state, arithmetic, share, kernel=kernel or EXACT, never_negative=of_squares)
         if node.scalars.count and is_state:
@@ -457,8 +454,10 @@ class _AsWrittenWalk(Walk):
             self.unknown.append(
                 f"{node.op} node '{shown(node.label)}', by a number whose inverse has none in the format"
             )
-        if node.op == "BatchNormalization" and (_variance(node, arguments) < self._arithmetic.smallest).any():
+        if node.op == "BatchNormalization" and not off_inverse_root(node, arguments, self._arithmetic) < math.inf:
             self.unknown.append(f"{node.op} node '{shown(node.label)}', with a variance that has no inverse root")
+        if has_subnormal_attributes(node, self._arithmetic):
+            self.unknown.append(f"{node.op} node '{shown(node.label)}', with an attribute that runtimes may take for 0")
         if node.op == "MatMul" and wraps_around(arguments):
             self.unknown.append(f"{node.op} node '{shown(node.label)}', {WRAPS}")
         if node.op == "Identity" and node.scalars.count:
@@ -486,7 +485,7 @@ class _AsWrittenWalk(Walk):
         ended = replace(form, terms=made_of.terms, constant=made_of.constant, constant_error=made_of.constant_error)
         if rule.kind in ("linear", "composed") and isinstance(form, Whole):
             rule = _MOVES  # whole numbers of their type are computed exactly
-        share = _share(node, rule, form, arithmetic)
+        share = _share(node, rule, arguments, form, arithmetic)
         parts = None if rule.parts is None else rule.parts(node, arguments, form)
         together = 0 if rule.besides is None else _n_together(node, arguments, form, self.opset)
         besides = 0.0 if rule.besides is None else rule.besides(together, arithmetic) * _weight(node, form)
@@ -502,12 +501,17 @@ class _AsWrittenWalk(Walk):
         return ended
 
 
-def _share(node: Node, rule: _Rule, form: AffineForm, arithmetic: Arithmetic) -> float:
+def _share(
+    node: Node, rule: _Rule, arguments: Sequence[TensorValue | None], form: AffineForm, arithmetic: Arithmetic
+) -> float:
     """Return gamma of an operator that adds up."""
     terms = sum(linear_map.row_terms for linear_map in form.terms.values())
     if node.op in LOSSES:
         terms *= 2
-    spare = rule.spare + 2 * node.scalars.count
+    spare = rule.spare + 2 * node.scalars.count + sums_in_format(node, arguments, terms)
+    if node.op == "BatchNormalization":
+        off = off_inverse_root(node, arguments, arithmetic)
+        return arithmetic.gamma(terms, spare) * (1 + off) + off
     if node.op in _IN_ACCUMULATORS:
         return arithmetic.gamma(terms, spare)
     return arithmetic.gamma(0, terms + spare)

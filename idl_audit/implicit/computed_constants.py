@@ -48,6 +48,7 @@ def computed_differently(walked: Walked, arithmetic: Arithmetic) -> Iterator[Nod
     was computed before a cast may have been rounded to 16 bits, or not.
     """
     computed: set[str] = set()
+    products: set[str] = set()
     same = MOVED_EVERYWHERE if arithmetic.name in HALF else SAME_EVERYWHERE
     for node in walked.folded:
         if _is_zero(node, walked.constants):
@@ -56,13 +57,34 @@ def computed_differently(walked: Walked, arithmetic: Arithmetic) -> Iterator[Nod
             yield node
             continue
         after = not computed.isdisjoint(node.inputs)
+        if not products.isdisjoint(node.inputs):
+            if node.op in _SUMS:  # a fused multiply-add does not round the product
+                yield node
+                continue
+            if node.op in MOVED_EVERYWHERE or node.op in _CASTS:
+                products.update(node.outputs)
+        if node.op in _ROUNDED_PRODUCTS and not _is_exact(node, walked.constants):
+            products.update(node.outputs)
         to = node.attributes.get("to")
         if node.op == "Cast" and to in _WIDE and not after:
             continue
-        if (node.op in ("Cast", "CastLike") and (after or to in _NARROW)) or node.op not in same:
+        if (node.op in _CASTS and (after or to in _NARROW)) or node.op not in same:
             yield node
         if after or node.op not in MOVED_EVERYWHERE:
             computed.update(node.outputs)
+
+
+def _is_exact(node: Node, constants: Mapping[str, AnyArray]) -> bool:
+    """Whether the product of two constants is no rounded one."""
+    found = [constants.get(name) for name in (*node.inputs[:2], *node.outputs[:1])]
+    if node.op != "Mul" or any(value is None or value.dtype.kind not in "fiu" for value in found):
+        return False
+    first, second, product = (np.asarray(value) for value in found)
+    if product.dtype.kind != "f":
+        return True
+    if product.dtype.itemsize < 8:
+        return bool((first.astype(np.float64) * second.astype(np.float64) == product).all())
+    return any(bool((np.isin(np.abs(np.frexp(one)[0]), (0.0, 0.5))).all()) for one in (first, second))
 
 
 def _has_subnormals(node: Node, constants: Mapping[str, AnyArray]) -> bool:
@@ -80,6 +102,9 @@ def _is_zero(node: Node, constants: Mapping[str, AnyArray]) -> bool:
     return node.op in _ODD and not any(value.any() for value in read)
 
 
+_CASTS: Final = frozenset({"Cast", "CastLike"})
+_SUMS: Final = frozenset({"Add", "Sub"})
+_ROUNDED_PRODUCTS: Final = frozenset({"DequantizeLinear", "Mul"})
 _PRODUCTS: Final = frozenset({"MatMul", "Mul"})
 _ODD: Final = frozenset({"Erf", "Sin", "Softsign", "Tanh"})
 """Functions of a library that are 0 at 0."""

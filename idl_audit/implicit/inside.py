@@ -15,7 +15,8 @@ import numpy as np
 from idl_audit.graph.ir import Node
 from idl_audit.implicit.affine import AffineForm
 from idl_audit.implicit.kernels import FLOAT32, Arithmetic
-from idl_audit.implicit.walk import TensorValue, float_attribute
+from idl_audit.implicit.walk import TensorValue, float_attribute, ints_attribute
+from idl_audit.values.arrays import FloatArray
 
 LOSSES: Final = frozenset({"NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss"})
 """Operators that divide by a sum of weights, which runtimes add up."""
@@ -66,8 +67,9 @@ def inside_of(
             factor = max(factor, *(_total(value) for value in arguments[:2]))
         return Inside(factor, after=max(1.0, alpha, beta), largest=largest)
     if node.op == "BatchNormalization":
-        scale, _, mean, variance = (np.asarray(value, np.float64) for value in arguments[1:5])
-        inverse = (1 + 1e-9) / np.sqrt(variance + float_attribute(node, "epsilon", 1e-5))
+        scale, _, mean = (np.asarray(value, np.float64) for value in arguments[1:4])
+        off = off_inverse_root(node, arguments, arithmetic)
+        inverse = (1 + off) * (1 + 1e-9) / np.sqrt(variance_of(node, arguments))
         after = np.abs(scale).max(initial=1.0)
         shift = float(np.abs(mean).max(initial=0.0))
         return Inside(float(inverse.max(initial=0.0)), shift, float(after), largest)
@@ -95,3 +97,42 @@ def divides_by_little(divisor: TensorValue | None, arithmetic: Arithmetic) -> bo
         return False
     sizes = np.abs(np.asarray(divisor, np.float64))
     return bool((sizes < max(arithmetic.smallest, 1 / arithmetic.largest)).any())
+
+
+def variance_of(node: Node, arguments: Sequence[TensorValue | None]) -> FloatArray:
+    """Return var + eps of a BatchNormalization."""
+    return np.asarray(arguments[4], np.float64) + float_attribute(node, "epsilon", 1e-5)
+
+
+def off_inverse_root(node: Node, arguments: Sequence[TensorValue | None], arithmetic: Arithmetic) -> float:
+    """Return what share 1 / sqrt(var + eps) is off by, besides roundings, where var or eps is subnormal in the format.
+
+    Each loses t at most, which is r = 2 t / (var + eps) of both: 1 / sqrt(1 - r) - 1. Infinite from r = 1/2 on.
+    onnxruntime merges a norm of float16 into a convolution in float16, where 1e-7 beside a variance of 0 is 1.19e-7.
+    """
+    lost = 2 * arithmetic.smallest / np.min(variance_of(node, arguments), initial=math.inf)
+    return (1 + 1e-9) * (1 / math.sqrt(1 - lost) - 1) if 0 <= lost < 0.5 else math.inf
+
+
+def has_subnormal_attributes(node: Node, arithmetic: Arithmetic) -> bool:
+    """Whether an attribute is a number that runtimes may take for 0; 16-bit floats have theirs in float32."""
+    least = FLOAT32.smallest if arithmetic.unit > FLOAT32.unit else arithmetic.smallest
+    values = [one for value in node.attributes.values() for one in (value if isinstance(value, tuple) else (value,))]
+    return any(isinstance(value, float) and 0 < abs(value) < least for value in values)
+
+
+def sums_in_format(node: Node, arguments: Sequence[TensorValue | None], terms: int) -> int:
+    """Return how many numbers are added up in the format itself, where else accumulators of float32 take them.
+
+    torch makes products of a transposed convolution in 16 bits, and adds up in 16 bits what lands on one place; its
+    means over boxes of three axes likewise.
+    """
+    weights = arguments[1] if len(arguments) > 1 else None
+    if node.op == "ConvTranspose" and weights is not None:
+        sizes, ones = weights.shape[2:], (1,) * (len(weights.shape) - 2)
+        strides, dilations = (ints_attribute(node, name, None) or ones for name in ("strides", "dilations"))
+        steps = [stride // math.gcd(stride, apart) for stride, apart in zip(strides, dilations, strict=True)]
+        return math.prod(-(-size // step) for size, step in zip(sizes, steps, strict=True))
+    if node.op == "AveragePool" and isinstance(arguments[0], AffineForm) and len(arguments[0].shape) > 4:
+        return terms
+    return 0
