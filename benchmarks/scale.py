@@ -65,12 +65,22 @@ class AtOnce:
         return Decided(task.position, task.index, task.label, None, task.label, {0.01: result}, names)
 
 
-def write_samples(path: Path, n: int) -> None:
+def samples(n: int) -> Path:
+    """Return the file of the first n MNIST images, written by another process: its memory is not the audit's."""
+    path = Path(os.environ["SCALE_NETWORK"]).with_name(f"{n}.npz")
+    if not path.exists():
+        run_part("benchmarks.scale", "samples", 1, more=["--images", str(n)])
+    return path
+
+
+def write_samples(n: int) -> dict[str, float]:
     """Write the first n MNIST images, those of the test set first."""
     with np.load(Path(os.environ["IDL_AUDIT_DATA"]) / "mnist.npz") as file:
         pixels = np.concatenate([file["test_images"], file["train_images"]])[:n]
         labels = np.concatenate([file["test_labels"], file["train_labels"]])[:n]
+    path = Path(os.environ["SCALE_NETWORK"]).with_name(f"{n}.npz")
     np.savez(path, inputs=(pixels.reshape(n, -1) / 255).astype(np.float32), labels=labels)
+    return {}
 
 
 def write_network(path: Path) -> None:
@@ -110,12 +120,11 @@ def parent(n: int) -> dict[str, float]:
     real = deciding.Decider
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_samples(folder / "data.npz", n)
         network = Path(os.environ["SCALE_NETWORK"])
         deciding.Decider = lambda setting: AtOnce()  # type: ignore[misc,assignment]
         try:
             start = time.process_time()
-            report = certify.audit_robustness("certify", network, asked(folder, folder / "data.npz", jobs=2))
+            report = certify.audit_robustness("certify", network, asked(folder, samples(n), jobs=2))
             pieces = sum(map(len, written(report)))
             seconds = time.process_time() - start
         finally:
@@ -137,10 +146,9 @@ def verdicts(n: int) -> dict[str, Any]:
     certify.decide_all = timed  # type: ignore[assignment]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_samples(folder / "data.npz", n)
         network = Path(os.environ["SCALE_NETWORK"])
         start = time.process_time()
-        chosen = asked(folder, folder / "data.npz", certificates=folder / "certificates")
+        chosen = asked(folder, samples(n), certificates=folder / "certificates")
         report = certify.audit_robustness("certify", network, chosen)
         whole = time.process_time() - start
         files = list((folder / "certificates").iterdir())
@@ -171,9 +179,8 @@ def handed_out(n: int, *, alone: bool = False) -> dict[str, float]:
     if alone:
         deciding.samples_at_once = lambda *_: 1
     with tempfile.TemporaryDirectory() as name, fleet(Path(name) / "fleet", 2) as there:
-        write_samples(Path(name) / "data.npz", n)
         network, scheduler = Path(os.environ["SCALE_NETWORK"]), there.scheduler.pid
-        chosen = asked(Path(name), Path(name) / "data.npz", scheduler=Scheduler(there.address))
+        chosen = asked(Path(name), samples(n), scheduler=Scheduler(there.address))
         before, start = processor_seconds(scheduler), time.process_time()
         certify.audit_robustness("certify", network, chosen)
         found = {"seconds": time.process_time() - start, "scheduler": processor_seconds(scheduler) - before}
@@ -213,11 +220,10 @@ def workers(n: int) -> dict[str, Any]:
 def _by_workers(n: int, count: int) -> dict[str, Any]:
     """Return the wall time of n verdicts by so many workers, and the processor time of each process."""
     with tempfile.TemporaryDirectory() as name, fleet(Path(name) / "fleet", count) as there:
-        write_samples(Path(name) / "data.npz", n)
         network = Path(os.environ["SCALE_NETWORK"])
         chosen = asked(
             Path(name),
-            Path(name) / "data.npz",
+            samples(n),
             certificates=Path(name) / "certificates",
             scheduler=Scheduler(there.address),
         )
@@ -325,9 +331,8 @@ def page(n: int) -> dict[str, float]:
     """Draw a page of n samples."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_samples(folder / "data.npz", 10)
         network = Path(os.environ["SCALE_NETWORK"])
-        few = certify.audit_robustness("certify", network, asked(folder, folder / "data.npz"))
+        few = certify.audit_robustness("certify", network, asked(folder, samples(10)))
     start = time.process_time()
     made = to_html(_of_many(few, n), Extras())
     return {"seconds": time.process_time() - start, "bytes": len(made.encode())}
@@ -373,6 +378,7 @@ def lines(images: int) -> Iterator[str]:
 
 
 PARTS: dict[str, Any] = {
+    "samples": write_samples,
     "parent": parent,
     "verdicts": verdicts,
     "page": page,

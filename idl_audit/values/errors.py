@@ -14,6 +14,7 @@
         SolverError                an outside solver failed
         BudgetError                the time that a step was given is over
         ClusterError               the machines that did the work were lost
+        ProcessError               processes that were started could not take work
         DeviceError                an accelerator computes with fewer digits than it should
 
 Every message is a sentence that names the thing, where it is, and what would work. The library raises; the command
@@ -120,6 +121,10 @@ class BudgetError(IncompleteError):
 
 class ClusterError(IncompleteError):
     """The scheduler was lost, or its workers cannot do the work; what is decided is kept."""
+
+
+class ProcessError(IncompleteError):
+    """No process that was started could take work."""
 
 
 class DeviceError(IncompleteError):

@@ -518,3 +518,19 @@ def test_ctrl_c_leaves_a_valid_report_and_a_journal(tmp_path):
     assert report.status == "incomplete"
     assert len(report.samples) == path.read_bytes().count(b"\n") - 1 >= 2
     assert sum(report.summary.per_eps[0].model_dump()[verdict.value] for verdict in Verdict) == len(report.samples)
+
+
+def test_a_script_without_a_guard_is_told_so(tmp_path):
+    """Each process reads the script anew: what starts processes there must not run again in them."""
+    script = tmp_path / "unguarded.py"
+    script.write_text(
+        "import math\n"
+        "from idl_audit.commands.shared.workers import work_through\n"
+        "print(list(work_through([4.0, 9.0], math.sqrt, jobs=2, allowed=lambda task: 60.0)))\n"
+    )
+    ran = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120, check=False)
+    assert ran.returncode == 1
+    assert ran.stdout == ""
+    last = ran.stderr.strip().splitlines()[-1]
+    assert "ProcessError: the process working on it ended early with exit code 1" in last
+    assert 'needs `if __name__ == "__main__":`' in last

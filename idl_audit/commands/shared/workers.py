@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
-from idl_audit.values.errors import IdlAuditError
+from idl_audit.values.errors import IdlAuditError, ProcessError
 from idl_audit.values.threads import shared_by
 
 Task = TypeVar("Task")
@@ -27,6 +27,10 @@ WAIT: Final = 0.5
 """Seconds between two looks at the clock."""
 STARTING: Final = 120.0
 """Seconds for what comes before the work itself: loading libraries, reading what many tasks share."""
+UNGUARDED: Final = (
+    'a script that asks for several processes needs `if __name__ == "__main__":` around what asks for them, since '
+    "each process reads the script anew; with jobs = 1 there are none"
+)
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,8 @@ class Lost:
     """Whether it was ended because it took much too long."""
     memory: bool = False
     """Whether there was too little memory."""
+    unstarted: bool = False
+    """Whether the process ended before it could take a task."""
 
     @classmethod
     def by(cls, error: Exception) -> Lost:
@@ -78,12 +84,16 @@ def work_through(
             then it has STARTING seconds more.
         heard: given what the work of a task said by `tell`, before its answer.
         follow: the tasks that an answer leaves to do: they come before those that wait, so that few are held.
+
+    Raises:
+        ProcessError: where a process ends before it can take a task, and none has been able to.
     """
     left: deque[Task] = deque()
     waiting = iter(tasks)
     packed = pickle.dumps(work)
     busy: list[tuple[Task, Child]] = []
     idle: list[Child] = []
+    started = False
     try:
         while True:
             for task in next_tasks(left, waiting, jobs - len(busy)):
@@ -97,8 +107,11 @@ def work_through(
                 said = child.said()
                 if isinstance(said, Message):
                     heard(task, pickle.loads(said.packed))
+                started = started or child.has_started
                 if said is None or isinstance(said, Message):
                     continue
+                if isinstance(said, Lost) and said.unstarted and not started:
+                    raise ProcessError(f"{said.why}, before it could take any task; {UNGUARDED}")
                 busy.remove((task, child))
                 if child.is_usable:
                     idle.append(child)
@@ -151,7 +164,7 @@ class Child:
         with shared_by(jobs), _deaf_to_interrupts():
             self._process.start()
         theirs.close()
-        self.is_usable = True
+        self.is_usable, self.has_started = True, False
         self._start = self._deadline = self._allowed = 0.0
 
     @property
@@ -178,6 +191,9 @@ class Child:
                 return Packed(packed)
             if kind == _TOLD:
                 return Message(packed)
+            if kind == _STARTED:
+                self.has_started = True
+                return None
             self._start = time.monotonic()
             self._deadline = self._start + self._allowed
         elif time.monotonic() > self._deadline:
@@ -192,7 +208,9 @@ class Child:
         if code is not None and code < 0:
             hint = "; too little memory?" if -code == signal.SIGKILL else ""
             return Lost(f"the process working on it was ended by signal {-code}{hint}")
-        return Lost(f"the process working on it ended early with exit code {code}")
+        return Lost(
+            f"the process working on it ended early with exit code {code}", unstarted=not self.has_started and code == 1
+        )
 
     def kill(self) -> None:
         """End the process, and let `said` tell that its task is lost."""
@@ -206,6 +224,8 @@ class Child:
         self.pipe.close()
 
 
+_STARTED: Final = b"s"
+"""Said once, when tasks can come."""
 _BEGUN: Final = b"b"
 """Said where the time of a task starts."""
 _TOLD: Final = b"t"
@@ -245,6 +265,8 @@ def _serve(pipe: Connection[Any, Any], packed: bytes, folder: Path | None) -> No
     work = pickle.loads(packed)
     _to_parent.append(pipe)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    with suppress(BrokenPipeError):
+        pipe.send_bytes(_STARTED)
     while True:
         try:
             task = pickle.loads(pipe.recv_bytes())

@@ -14,6 +14,7 @@ from idl_audit.report.schema.base import (
     Part,
     Positive,
     PropertyResult,
+    Repeated,
     Seconds,
     Sha256,
     Text,
@@ -119,7 +120,7 @@ class Adversarial(Part):
     key: Text | None = Field(default=None, description="Name of the input in the file that --save wrote.")
 
 
-class SampleResult(Part):
+class SampleResult(Repeated):
     """The verdict on one sample at one radius."""
 
     eps: NonNegative = Field(description="The radius in data units, one of threat_model.eps.")
@@ -174,7 +175,7 @@ class LargestEps(Part):
         return self
 
 
-class SampleReport(Part):
+class SampleReport(Repeated):
     """One sample with its verdicts."""
 
     index: Count = Field(description="Position in the data file.")
