@@ -29,7 +29,8 @@ import idl_audit
 from benchmarks.architectures import load_resnet20
 from benchmarks.torch_kinds import KINDS, Shapes, made
 from idl_audit.commands.options.reading import ModelOptions
-from idl_audit.commands.shared.subject import check_agreement, open_subject, random_inputs
+from idl_audit.commands.shared.points import random_inputs
+from idl_audit.commands.shared.subject import check_agreement, open_subject
 from idl_audit.graph.torch_options import TorchOptions
 from idl_audit.values.errors import IdlAuditError
 

@@ -28,7 +28,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, overload
@@ -46,7 +46,9 @@ from idl_audit.commands.options.robustness import ArrayOptions, AttackedArrayOpt
 from idl_audit.commands.shared import subject as subjects
 from idl_audit.commands.shared.classifier import as_classifier, model_classifier
 from idl_audit.commands.shared.float_margins import float_margins, float_margins_of
+from idl_audit.commands.shared.points import readable_box
 from idl_audit.commands.shared.ranges import refuse_other_size
+from idl_audit.commands.shared.whole_numbers import range_of, refuse_fractions
 from idl_audit.data.features import Features, read_features
 from idl_audit.data.frames import is_frame, plain_rows, rows_of
 from idl_audit.data.labels import checked_labels
@@ -60,7 +62,7 @@ from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.float_margins import FloatMargins, Unbounded
 from idl_audit.report.schema import Report
 from idl_audit.values.arrays import AnyArray, Float32Array, FloatArray
-from idl_audit.values.box import Box
+from idl_audit.values.box import Box, check_whole, is_coarse, is_whole
 from idl_audit.values.errors import DataError, OptionError
 from idl_audit.values.input_sets import NormBall
 from idl_audit.values.margins import predictions
@@ -423,6 +425,8 @@ def _labels(opened: _Opened, y: Any) -> npt.NDArray[np.int64]:
 def _decide_at(
     opened: _Opened, labels: npt.NDArray[np.int64], asked: ArrayOptions, features: Features | None
 ) -> Robustness:
+    if is_whole(opened.point_type):
+        asked = _of_whole(opened, asked, features)
     rows, target = opened.rows, asked.verdicts.attack.target
     if features is not None:
         decide = _of_rows(opened, asked, features)
@@ -436,12 +440,24 @@ def _decide_at(
     return Robustness(asked.eps.value, samples, opened.judge)
 
 
+def _of_whole(opened: _Opened, asked: ArrayOptions, features: Features | None) -> ArrayOptions:
+    """Return what is asked of a network that reads whole numbers, within their range."""
+    if asked.perturb is not None or asked.norm != "linf":
+        raise OptionError(f"the network reads {opened.point_type.name}: ask for eps alone, or for features")
+    if features is not None:
+        refuse_fractions(features, "the network", opened.point_type)
+    check_whole(opened.rows, opened.point_type)
+    return replace(asked, preprocessing=range_of(opened.point_type, asked.preprocessing, "the network"))
+
+
 def _of_balls(opened: _Opened, asked: ArrayOptions) -> Callable[[FloatArray, int], Result]:
     """Return what decides a sample with a label over the box or ball around it."""
     if asked.norm != "linf":
         return _of_norm(opened, asked, asked.norm)
     rows, options, radius = opened.rows, asked.verdicts, asked.eps
-    check_eps_units((radius,), float(rows.min()), float(rows.max()), asked.preprocessing.bounds)
+    check_eps_units(
+        (radius,), float(rows.min()), float(rows.max()), asked.preprocessing.bounds, whole=is_whole(opened.point_type)
+    )
     lo, hi = asked.preprocessing.bounds or (None, None)
     arithmetic = None if options.arithmetic == "real" else opened.bounds()
     if isinstance(arithmetic, FloatMargins) and arithmetic.written.arithmetic.name != options.arithmetic:
@@ -449,7 +465,7 @@ def _of_balls(opened: _Opened, asked: ArrayOptions) -> Callable[[FloatArray, int
         raise OptionError(f"the network computes in {own}; ask for arithmetic={own!r}, or 'real'")
 
     def decide(row: FloatArray, label: int) -> Result:
-        box = Box.around(row, radius.value, valid_lo=lo, valid_hi=hi, point_type=opened.point_type)
+        box = opened.readable(Box.around(row, radius.value, valid_lo=lo, valid_hi=hi))
         return decide_sample(opened.model, opened.network, row, label, box, options, arithmetic=arithmetic)
 
     return decide
@@ -470,7 +486,8 @@ def _of_rows(opened: _Opened, asked: ArrayOptions, features: Features) -> Callab
 
 def _of_norm(opened: _Opened, asked: ArrayOptions, norm: Norm) -> Callable[[FloatArray, int], Result]:
     """Return what decides a sample with a label over the ball around it. Raises OptionError where nothing does."""
-    if not (opened.model.is_feed_forward and opened.point_type.itemsize >= 4):
+    reads_floats = not (is_coarse(opened.point_type) or is_whole(opened.point_type))
+    if not (opened.model.is_feed_forward and reads_floats):
         raise OptionError(f"norm {norm} is for networks without loops that read float32 or finer")
     lo, hi = asked.preprocessing.bounds or (None, None)
 
@@ -592,6 +609,10 @@ class _Opened:
     """What the network reads."""
     bounds: Callable[[], FloatMargins | Unbounded]
     """Makes what bounds the roundings of its arithmetic."""
+
+    def readable(self, box: Box) -> Box:
+        """Return the same set, whose points are those that the network reads as numbers inside it."""
+        return readable_box(box, self.point_type, Preprocessing(), self.model.input_shape)
 
 
 def _opened(model: str | Path | Module | ImplicitModel, given: _Given, threshold: float | None) -> _Opened:

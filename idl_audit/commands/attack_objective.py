@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,7 @@ from idl_audit.commands.shared.subject import (
     describe_conversion,
     open_subject,
 )
+from idl_audit.commands.shared.whole_numbers import with_range
 from idl_audit.data.fingerprints import numbers_sha256
 from idl_audit.data.numbers import Eps, check_eps_units
 from idl_audit.data.radii import read_radii
@@ -36,6 +37,7 @@ from idl_audit.implicit.scaling import rescale
 from idl_audit.report.schema import Diagnostic, ObjectiveReport, Reason, Report, WhyIncomplete
 from idl_audit.search.linprog import Outcome
 from idl_audit.values.arrays import AnyArray
+from idl_audit.values.box import is_whole
 from idl_audit.values.errors import UnsupportedModelError
 from idl_audit.values.input_sets import InputSet
 from idl_audit.values.npz import write_npz
@@ -56,7 +58,6 @@ def audit_objectives(path: Path, options: ObjectiveOptions, *, watch: Watcher = 
         AgreementError: where the implicit model is not the network.
     """
     clock = Clock()
-    preprocessing = options.data.preprocessing
     with clock.step("read and convert"):
         subject = open_subject(path, options.model)
         if gives_class(subject.model):
@@ -64,12 +65,15 @@ def audit_objectives(path: Path, options: ObjectiveOptions, *, watch: Watcher = 
             raise UnsupportedModelError(
                 [f"{path} ends in {operator}, and shows no numbers to measure; make the scores before it the output"]
             )
+        options = replace(options, data=with_range(subject, options.data))
+        preprocessing = options.data.preprocessing
         samples = open_samples(subject, options.data, with_labels=False)
         sigma = None
         if options.sigma is not None:
             sigma = read_radii(options.sigma, subject.input_shape, options.data.layout)
         else:
-            check_eps_units(options.eps, float(samples.inputs.min()), float(samples.inputs.max()), preprocessing.bounds)
+            ends = float(samples.inputs.min()), float(samples.inputs.max())
+            check_eps_units(options.eps, *ends, preprocessing.bounds, whole=is_whole(subject.point_type))
         model = subject.in_data_units(preprocessing)
         objective, weights = _objective(model, options.objective)
         sets = sample_sets(samples, options.eps, preprocessing.bounds, sigma=sigma, k=options.sparse)

@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 
 from idl_audit.commands.options.measures import BoundsOptions
-from idl_audit.commands.shared.boxes import threat_model
+from idl_audit.commands.shared.boxes import sample_set, threat_model
 from idl_audit.commands.shared.float_margins import check_arithmetic, float_margins
 from idl_audit.commands.shared.frame import Clock, framed_report, without_last_operator
 from idl_audit.commands.shared.preflight import Teller, preflight, tell_nobody
@@ -27,6 +27,7 @@ from idl_audit.commands.shared.subject import (
     describe_conversion,
     open_subject,
 )
+from idl_audit.commands.shared.whole_numbers import with_range
 from idl_audit.data.numbers import Eps, check_eps_units
 from idl_audit.data.radii import read_radii
 from idl_audit.data.samples import Samples
@@ -38,7 +39,7 @@ from idl_audit.proof.domains import why_outside
 from idl_audit.proof.float_margins import FloatMargins, Unbounded
 from idl_audit.report.schema import BlockBounds, Diagnostic, MethodBounds, OutputBounds, Report
 from idl_audit.values.arrays import AnyArray, FloatArray
-from idl_audit.values.box import Box, SparseBall
+from idl_audit.values.box import is_whole
 from idl_audit.values.budget import Budget
 from idl_audit.values.errors import BudgetError, DataError, OptionError, UnsupportedModelError
 from idl_audit.values.input_sets import InputSet
@@ -65,6 +66,7 @@ def audit_bounds(
     with clock.step("read and convert"):
         subject = open_subject(path, options.model)
         check_arithmetic(subject, options.arithmetic)
+        options = replace(options, data=with_range(subject, options.data))
         samples = open_samples(subject, options.data, with_labels=False)
         sets = _Sets(options, subject, samples)
     preprocessing = options.data.preprocessing
@@ -109,12 +111,12 @@ class _Sets:
 
     def __init__(self, options: BoundsOptions, subject: Subject, samples: Samples) -> None:
         self.samples = samples
-        self._options = options
-        self._valid = options.data.preprocessing.bounds or (None, None)
+        self._subject, self._options = subject, options
+        self._valid = options.data.preprocessing.bounds
         self.sigma: FloatArray | None = None
         if options.sigma is None:
-            valid = options.data.preprocessing.bounds
-            check_eps_units(options.eps, float(samples.inputs.min()), float(samples.inputs.max()), valid)
+            ends = float(samples.inputs.min()), float(samples.inputs.max())
+            check_eps_units(options.eps, *ends, self._valid, whole=is_whole(subject.point_type))
         else:
             self.sigma = read_radii(options.sigma, subject.input_shape, options.data.layout)
         for place in range(samples.n):
@@ -123,11 +125,10 @@ class _Sets:
 
     def around(self, place: int, radius: Eps) -> InputSet:
         """Return the set around one sample."""
-        x, (lo, hi), k = self.samples.inputs[place], self._valid, self._options.sparse
+        x, k = self.samples.inputs[place], self._options.sparse
         try:
-            if k is None:
-                return Box.around(x, radius.value, sigma=self.sigma, valid_lo=lo, valid_hi=hi)
-            return SparseBall.around(x, radius.value, k, sigma=self.sigma, valid_lo=lo, valid_hi=hi)
+            found = sample_set(x, radius.value, self._valid, self.sigma, k, ())
+            return self._subject.readable(found, self._options.data.preprocessing)
         except DataError as error:
             raise DataError(f"sample {int(self.samples.indices[place])}: {error}") from error
 

@@ -51,6 +51,7 @@ from idl_audit.commands.shared.subject import (
     check_agreement,
     describe_conversion,
 )
+from idl_audit.commands.shared.whole_numbers import with_range
 from idl_audit.implicit.scaling import rescale
 from idl_audit.report.schema import AgreementCheck, Conversion, Diagnostic, Report, WhyIncomplete
 from idl_audit.values.arrays import FloatArray
@@ -90,6 +91,7 @@ def _audit(
         subject = read_as(opened, options.model, asked)
         check_arithmetic(subject, options.verdicts.arithmetic)
         check_target(subject, options)
+        options = replace(options, data=with_range(subject, options.data))
         options = with_attacks(with_ranking(subject, options))
         check_image_shape(subject, options)
         setting = setting_of(subject, options)
@@ -136,7 +138,7 @@ def _audit(
         has_scores = subject.no_form is not None or not gives_class(subject.model)
         opinions = replace(opinions, has_scores=has_scores, features=setting.features)
         certificates = [file for sample in decided.samples for file in sample.certificates]
-        artifacts = (*save(options, decided, found.samples.p), *draw(options, decided, subject), *certificates)
+        artifacts = (*save(options, decided, subject), *draw(options, decided, subject), *certificates)
         summary = summary_of(command, decided.samples, options, methods_of_all(setting, subject, found, options))
         why = why or not_judged(decided.samples)
         diagnostics = (

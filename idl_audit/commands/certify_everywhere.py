@@ -19,6 +19,7 @@ from idl_audit.commands.shared.progress import Progress, Watcher
 from idl_audit.commands.shared.proof_files import about, write
 from idl_audit.commands.shared.ranges import Ranges, range_sha256, refuse_other_size
 from idl_audit.commands.shared.subject import Subject, check_agreement, describe_conversion, open_subject
+from idl_audit.commands.shared.whole_numbers import refuse_fractions_of, within_range
 from idl_audit.data.features import read_features
 from idl_audit.data.statements import Never
 from idl_audit.decide.everywhere import Everywhere, Part, as_interval, decide_everywhere, decide_rising, drawn
@@ -85,6 +86,7 @@ def audit_everywhere(path: Path, options: EverywhereOptions, *, watch: Watcher =
     clock = Clock()
     with clock.step("read and convert"):
         subject = open_subject(path, options.model)
+        options = replace(options, preprocessing=within_range(subject, options.preprocessing))
         ranges = _ranges(subject, options)
         asked = tuple(_statements(path, ranges, options))
         if not asked:
@@ -165,6 +167,7 @@ def _ranges(subject: Subject, options: EverywhereOptions) -> Ranges:
     features = None if options.features is None else read_features(options.features)
     if features is not None:
         refuse_other_size(features, subject.model.n_inputs, subject.path)
+        refuse_fractions_of(subject, features)
     return Ranges(subject, options.preprocessing, features)
 
 

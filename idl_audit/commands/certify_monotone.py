@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -25,6 +26,7 @@ from idl_audit.commands.shared.subject import (
     describe_conversion,
     open_subject,
 )
+from idl_audit.commands.shared.whole_numbers import refuse_fractions_of, with_range
 from idl_audit.data.features import Features, read_features
 from idl_audit.data.numbers import check_eps_units
 from idl_audit.data.samples import Samples
@@ -48,7 +50,7 @@ from idl_audit.report.schema import (
     WrongWay,
 )
 from idl_audit.values.arrays import FloatArray
-from idl_audit.values.box import Box
+from idl_audit.values.box import Box, is_whole
 from idl_audit.values.budget import Budget
 from idl_audit.values.errors import DataError, OptionError
 from idl_audit.values.mixed import Cell
@@ -68,15 +70,19 @@ def audit_monotone(
         UnsupportedModelError: where the model is none that such proofs are known of.
         AgreementError: where the implicit model is not the network.
     """
-    clock, preprocessing = Clock(), options.data.preprocessing
+    clock = Clock()
     with clock.step("read and convert"):
         subject = open_subject(path, options.model)
+        options = replace(options, data=with_range(subject, options.data))
+        preprocessing = options.data.preprocessing
         samples = open_samples(subject, options.data, with_labels=False)
         features = None if options.features is None else read_features(options.features)
         if features is None:
-            check_eps_units(options.eps, float(samples.inputs.min()), float(samples.inputs.max()), preprocessing.bounds)
+            ends = float(samples.inputs.min()), float(samples.inputs.max())
+            check_eps_units(options.eps, *ends, preprocessing.bounds, whole=is_whole(subject.point_type))
         else:
             refuse_other_size(features, subject.model.n_inputs, path)
+            refuse_fractions_of(subject, features)
         ranges, way = Ranges(subject, preprocessing, features), _way(options, features)
         feature = ranges.place(way.name, "--monotone")
         question, score = question_of(subject, feature, way.direction, options.label)

@@ -40,6 +40,7 @@ from idl_audit.proof.files.file import ProofFile
 from idl_audit.proof.float_margins import Arithmetic, Unbounded
 from idl_audit.report.schema import AgreementCheck, Diagnostic, PropertyReport, PropertyResult, Report
 from idl_audit.values.arrays import FloatArray
+from idl_audit.values.box import is_whole
 from idl_audit.values.budget import Budget
 from idl_audit.values.query import alike, plain
 from idl_audit.values.verdicts import Reason, Verdict
@@ -151,7 +152,7 @@ def check_on_box(subject: Subject, asked: AskedProperty, seed: int) -> Agreement
     """
     box = asked.queries[0].box
     points = box.lo + np.random.default_rng(seed).random((CHECKED_POINTS, box.size)) * (box.hi - box.lo)
-    return check_agreement(subject, points)
+    return check_agreement(subject, box.project(points).astype(np.float64) if is_whole(box.point_type) else points)
 
 
 def decide_property(subject: Subject, asked: AskedProperty, options: PropertyOptions, budget: Budget) -> Decision:

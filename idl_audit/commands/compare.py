@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +24,7 @@ from idl_audit.commands.shared.preflight import Teller, preflight, tell_nobody
 from idl_audit.commands.shared.progress import Progress, Watcher
 from idl_audit.commands.shared.samples import describe_data, open_samples
 from idl_audit.commands.shared.subject import CHECKED_SAMPLES, Subject, check_agreement, describe_conversion
+from idl_audit.commands.shared.whole_numbers import with_range
 from idl_audit.commands.shared.workers import Lost, work_through
 from idl_audit.data.numbers import Eps, check_eps_units
 from idl_audit.data.radii import read_radii
@@ -32,7 +33,8 @@ from idl_audit.implicit.scaling import rescale
 from idl_audit.report.schema import Diagnostic, Report, WhyIncomplete
 from idl_audit.report.schema.comparison import ComparedCounts, ComparedSample, Comparison
 from idl_audit.values.arrays import FloatArray
-from idl_audit.values.box import Box
+from idl_audit.values.box import Box, is_whole
+from idl_audit.values.errors import OptionError
 from idl_audit.values.verdicts import Verdict
 
 MOST_NAMED: Final = 10
@@ -55,9 +57,12 @@ def audit_comparison(
         InvalidInputError: where a model, the data or an option is refused; nothing is written.
         AgreementError: where an implicit model is not its network.
     """
-    clock, preprocessing = Clock(), options.data.preprocessing
+    clock = Clock()
     with clock.step("read and convert"):
         both = open_subjects(first, second, options.model)
+        _check_alike(both)
+        options = replace(options, data=with_range(both.first, options.data))
+        preprocessing = options.data.preprocessing
         samples = open_samples(both.first, options.data, with_labels=False)
         sigma = _radii(samples, both.first, options)
     with clock.step("check"):
@@ -98,12 +103,21 @@ def audit_comparison(
     )
 
 
+def _check_alike(both: Subjects) -> None:
+    """Refuse a network of whole numbers beside one of other numbers. Raises OptionError."""
+    kinds = [one.point_type for one in (both.first, both.second)]
+    if any(map(is_whole, kinds)) and kinds[0] != kinds[1]:
+        raise OptionError(
+            f"{both.first.path} reads {kinds[0].name} and {both.second.path} {kinds[1].name}; networks are compared on "
+            "the same inputs"
+        )
+
+
 def _radii(samples: Samples, subject: Subject, options: CompareOptions) -> FloatArray | None:
     if options.sigma is not None:
         return read_radii(options.sigma, subject.input_shape, options.data.layout)
-    check_eps_units(
-        options.eps, float(samples.inputs.min()), float(samples.inputs.max()), options.data.preprocessing.bounds
-    )
+    ends, whole = (float(samples.inputs.min()), float(samples.inputs.max())), is_whole(subject.point_type)
+    check_eps_units(options.eps, *ends, options.data.preprocessing.bounds, whole=whole)
     return None
 
 

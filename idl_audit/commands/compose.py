@@ -10,8 +10,9 @@ import numpy as np
 
 from idl_audit.commands.options.models import WriteOptions
 from idl_audit.commands.shared.frame import Clock, framed_report
+from idl_audit.commands.shared.points import random_inputs
 from idl_audit.commands.shared.smaller import check_same, open_model, save
-from idl_audit.commands.shared.subject import describe_conversion, random_inputs
+from idl_audit.commands.shared.subject import describe_conversion
 from idl_audit.graph.files import combined_sha256
 from idl_audit.implicit.compose import COMPOSITIONS, weighted
 from idl_audit.implicit.model import ImplicitModel

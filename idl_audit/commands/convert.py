@@ -16,7 +16,6 @@ from idl_audit.commands.shared.subject import (
     describe_conversion,
     open_subject,
     peak_megabytes,
-    random_inputs,
 )
 from idl_audit.graph.files import hashed
 from idl_audit.implicit.model import ImplicitModel
@@ -58,7 +57,7 @@ def convert(
     with clock.step("read and convert"):
         subject = open_subject(path, options.model)
     reader, samples = subject, None
-    inputs = random_inputs(subject.model.n_inputs, seed=options.seed)
+    inputs = subject.random_inputs(seed=options.seed)
     if data is not None:
         reader, samples = open_labelled(subject, data)
         inputs = data.preprocessing.apply(samples.inputs, subject.input_shape).astype(float)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +25,8 @@ from idl_audit.commands.shared.subject import (
     check_agreement,
     describe_conversion,
     open_subject,
-    random_inputs,
 )
+from idl_audit.commands.shared.whole_numbers import with_range, within_range
 from idl_audit.data.groups import parse_groups
 from idl_audit.data.numbers import check_eps_units
 from idl_audit.data.samples import Samples
@@ -38,6 +39,7 @@ from idl_audit.proof.restricted import everywhere
 from idl_audit.proof.sensitivity_witness import make_witness
 from idl_audit.report.schema import Diagnostic, Report
 from idl_audit.values.arrays import FloatArray
+from idl_audit.values.box import is_whole
 from idl_audit.values.errors import OptionError
 from idl_audit.values.margins import margin_functionals
 from idl_audit.values.npz import write_npz
@@ -55,9 +57,10 @@ def audit_sensitivity(
         AgreementError: where the implicit model is not the network.
     """
     clock = Clock()
-    local = options.local
     with clock.step("read and convert"):
         subject = open_subject(path, options.model)
+        options = _within_range(subject, options)
+        local = options.local
         inputs = _inputs(subject, options)
         reader, samples = (subject, None) if local is None else open_labelled(subject, local.data)
     with clock.step("check"):
@@ -69,7 +72,7 @@ def audit_sensitivity(
     model = subject.in_data_units(options.preprocessing)
     rescaled = rescale(model)
     with clock.step("sensitivity"):
-        found = _find(model, samples, options, watch)
+        found = _find(model, samples, options, watch, reads_whole=is_whole(subject.point_type))
     proof = None
     if options.witness is not None:
         with clock.step("witness"):
@@ -94,6 +97,14 @@ def audit_sensitivity(
     )
 
 
+def _within_range(subject: Subject, options: SensitivityOptions) -> SensitivityOptions:
+    """Return the options with the range of a network's whole numbers. Raises OptionError where something is scaled."""
+    if options.local is None:
+        within_range(subject, options.preprocessing)
+        return options
+    return replace(options, local=replace(options.local, data=with_range(subject, options.local.data)))
+
+
 def _inputs(subject: Subject, options: SensitivityOptions) -> Inputs:
     """Return how the inputs are looked at. Raises InvalidInputError where an option does not fit the model."""
     model = subject.model
@@ -110,17 +121,19 @@ def _inputs(subject: Subject, options: SensitivityOptions) -> Inputs:
 def _checked_inputs(subject: Subject, samples: Samples | None, options: SensitivityOptions) -> FloatArray:
     """Return what the implicit model and the network are compared on, in the network's own units."""
     if samples is None:
-        return random_inputs(subject.model.n_inputs, seed=options.seed)
+        return subject.random_inputs(seed=options.seed)
     inputs = options.preprocessing.apply(samples.inputs[:CHECKED_SAMPLES], subject.input_shape)
     return inputs.astype(np.float64)
 
 
-def _find(model: ImplicitModel, samples: Samples | None, options: SensitivityOptions, watch: Watcher) -> Found:
+def _find(
+    model: ImplicitModel, samples: Samples | None, options: SensitivityOptions, watch: Watcher, *, reads_whole: bool
+) -> Found:
     functionals = None if options.label is None else _margins(model.n_outputs, options.label)
     boxes = None
     if options.local is not None and samples is not None:  # refuses samples outside the valid range before any work
         ends = float(samples.inputs.min()), float(samples.inputs.max())
-        check_eps_units((options.local.eps,), *ends, options.preprocessing.bounds)
+        check_eps_units((options.local.eps,), *ends, options.preprocessing.bounds, whole=reads_whole)
         boxes = [several[0] for several in sample_boxes(samples, [options.local.eps], options.preprocessing.bounds)]
     limit = options.model.max_bytes
     asked = [Rows(None, global_or_infinite(model, options.method, max_bytes=limit))]

@@ -95,16 +95,23 @@ def parse_eps(text: str, *, zero: bool = False) -> tuple[Eps, ...]:
 
 
 def check_eps_units(
-    eps: tuple[Eps, ...], data_lo: float, data_hi: float, valid: tuple[float, float] | None = None
+    eps: tuple[Eps, ...],
+    data_lo: float,
+    data_hi: float,
+    valid: tuple[float, float] | None = None,
+    *,
+    whole: bool = False,
 ) -> None:
     """Refuse a bare radius of 1 or more, such as `8`, on data whose range [data_lo, data_hi] lies within [0, 1].
+
+    Of inputs that are `whole` numbers nothing is refused, as 0 and 1 are next to each other.
 
     Who means it can write a fraction, `255/255`, or give the valid range whose width it is: `-e 1 --bounds 0,1`.
 
     Raises:
         OptionError: with the hint `8/255`.
     """
-    if data_lo < 0 or data_hi > 1:
+    if whole or data_lo < 0 or data_hi > 1:
         return
     for radius in eps:
         is_meant = "/" in radius.text or (valid is not None and radius.value == valid[1] - valid[0])

@@ -31,6 +31,7 @@ from idl_audit.proof.rows import Rows
 from idl_audit.proof.split_tree import SplitTree
 from idl_audit.search.judge import Found, Judge
 from idl_audit.values.arrays import BoolArray, Float32Array, FloatArray, IntArray
+from idl_audit.values.box import is_whole
 from idl_audit.values.budget import Budget
 from idl_audit.values.check import Check
 from idl_audit.values.errors import BudgetError, UnsupportedModelError
@@ -510,6 +511,8 @@ class Rising:
             return np.asarray(chosen, np.float32)
         lo, hi = self._cell.hull.float32_bounds()
         grid = np.linspace(part.lo[f], part.hi[f], GRID)
+        if is_whole(self._cell.box.point_type):
+            grid = np.unique(np.rint(grid))
         return np.clip(grid.astype(np.float32), lo[f], hi[f])
 
 

@@ -8,6 +8,7 @@ Elsewhere: certified radius, robustness radius, minimal adversarial perturbation
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -39,6 +40,8 @@ class Search:
     nearest: Result | None = None
     """What falsifies the smallest."""
     tried: int = 0
+    whole: bool = False
+    """Whether inputs move by whole numbers, so that no other radius is another set."""
     _unknown: list[float] = field(default_factory=list)
 
     def know(self, radius: float, result: Result) -> None:
@@ -48,6 +51,7 @@ class Search:
             self.certified, self.proof = radius, result
         elif result.verdict is Verdict.FALSIFIED:
             found = min(radius, self.reach(radius, result))
+            found = max(math.floor(found), 1.0) if self.whole and radius >= 1 else found
             if self.falsified is None or found < self.falsified:
                 self.falsified, self.nearest = found, result
         elif result.verdict is Verdict.UNKNOWN:
@@ -77,6 +81,9 @@ class Search:
 
     def _between(self, low: float, high: float) -> float | None:
         """Return the middle of two radii; None where they are too near to each other."""
+        if self.whole:
+            first, last = math.floor(low), math.floor(high)
+            return (first + last) // 2 if last - first > 1 else None
         if not high - low > max(NEAR * high, LEAST * self.greatest):
             return None
         return (low + high) / 2

@@ -28,7 +28,9 @@ from idl_audit.values.arrays import AnyArray
 from idl_audit.values.errors import OptionError, UnsupportedModelError
 
 FLOATS: Final = ("float16", "float32", "float64")
-"""The types of inputs that move."""
+"""The types of inputs that move by real numbers."""
+WHOLE: Final = tuple(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
+"""The types of inputs that move from whole number to whole number."""
 
 _WIDE: Final = frozenset({"float32", "float64"})
 
@@ -108,7 +110,7 @@ def _fitted(value: Value, array: AnyArray) -> AnyArray:
         raise OptionError(
             f"{what}: the array has the shape {array.shape} and the input {needed}; give one sample of it"
         )
-    if value.dtype not in (*FLOATS, "bool") and not value.dtype.removeprefix("u").startswith("int"):
+    if value.dtype not in (*FLOATS, *WHOLE, "bool"):
         raise OptionError(
             f"{what}: the input holds {value.dtype}, and numbers can be given; export the model without it"
         )

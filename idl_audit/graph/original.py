@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType
@@ -18,10 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from idl_audit.graph.folding import with_folded_constants
-from idl_audit.graph.inputs import FLOATS, has_batch_axis, names_of, taken_apart, with_one_input
+from idl_audit.graph.inputs import FLOATS, WHOLE, has_batch_axis, names_of, taken_apart, with_one_input
 from idl_audit.graph.ir import Graph, Value, shown
 from idl_audit.graph.onnx_writer import clean_model, with_hidden
 from idl_audit.values.arrays import AnyArray, Float32Array, FloatArray
+from idl_audit.values.box import check_whole, is_whole
 from idl_audit.values.errors import DataError, OptionError, UnsupportedModelError
 
 # Of max|y|: what another order of summation may change, and mixed samples exceed.
@@ -38,7 +39,7 @@ Off, every operator is run as it is written. Rewritten, weights behind a Dequant
 round the other factor to 8 bits as well, two grids in a row become one that is neither, and Erf(x / 1.4142) is taken
 for a part of GELU.
 """
-_NUMBERS: Final = (*FLOATS, "bool", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)), "string")
+_NUMBERS: Final = (*FLOATS, "bool", *WHOLE, "string")
 
 
 class OriginalNetwork(Protocol):
@@ -117,22 +118,30 @@ class BatchedNetwork:
     def __call__(self, inputs: Float32Array) -> FloatArray:
         """Return the outputs, shape (n, q), for inputs of shape (n, p), or (n, p/N) for one of a fixed batch of N.
 
-        Raises DataError for another p, and UnsupportedModelError where the network cannot be run, or does not treat
-        the samples of a fixed batch alike and alone.
+        Raises DataError for another p, or for fractions where the network reads whole numbers, and
+        UnsupportedModelError where the network cannot be run, or does not treat the samples of a fixed batch alike and
+        alone.
         """
         inputs = np.asarray(inputs)
         fixed = self._form.fixed_batch
         if fixed and inputs.ndim == 2 and inputs.shape[1] * fixed == self._form.size:
-            return self._in_fixed_batches(inputs.astype(self._form.dtype))
+            return self._in_fixed_batches(self._typed(inputs))
         if inputs.ndim != 2 or inputs.shape[1] != self._form.size:
             raise DataError(
                 f"{self._path}: the network takes rows of {self._form.size} numbers and the inputs have shape "
                 f"{inputs.shape}; flatten each sample"
             )
-        samples = inputs.astype(self._form.dtype)
+        samples = self._typed(inputs)
         if not len(samples):
             return np.empty((0, len(self._single(np.zeros(self._form.size, self._form.dtype)))))
         return np.concatenate([self._rows(samples[at : at + _BATCH]) for at in range(0, len(samples), _BATCH)])
+
+    def _typed(self, inputs: AnyArray) -> AnyArray:
+        """Return numbers in the type that the network reads; of whole ones nothing is cut off."""
+        kind = np.dtype(self._form.dtype)
+        if is_whole(kind):
+            check_whole(inputs, kind, f"{self._path}: an input")
+        return inputs.astype(kind)
 
     def _in_fixed_batches(self, samples: AnyArray) -> FloatArray:
         fixed = self._form.fixed_batch
@@ -341,7 +350,8 @@ def precise_network(path: Path, graph: Graph, *, output: str | None = None, doub
     graph = with_folded_constants(graph)  # what 16 bits round of a weight is part of the network
     graph = with_one_input(graph, name)
     form = _form(path, graph.inputs[0])
-    form = InputForm(form.shape, np.float64 if double else np.float32, form.free_leading_axis)
+    if not is_whole(np.dtype(form.dtype)):
+        form = replace(form, dtype=np.dtype(np.float64 if double else np.float32))
     try:
         session, quiet, program = _session(path, _serialized(path, graph, name, double=double), 1)
     except UnsupportedModelError:
@@ -443,14 +453,14 @@ def onnx2torch_slopes(
 
 def _widened(form: InputForm) -> InputForm:
     """Return the form for the copy, whose 16-bit weights were widened when they were read."""
-    return InputForm(form.shape, np.result_type(form.dtype, np.float32), form.free_leading_axis)
+    return form if is_whole(np.dtype(form.dtype)) else replace(form, dtype=np.result_type(form.dtype, np.float32))
 
 
 def check_input(path: Path, graph: Graph, output: str | None) -> None:
     """Refuse a network whose input is nothing that samples move in: what running it would refuse, without running it.
 
     Raises:
-        UnsupportedModelError: where the input has no shape, or holds whole numbers.
+        UnsupportedModelError: where the input has no shape, or holds no numbers.
     """
     _form(path, with_one_input(graph, chosen_output(path, graph, output)).inputs[0])
 
@@ -459,12 +469,9 @@ def _form(path: Path, value: Value) -> InputForm:
     name = f"{path}: the input {shown(value.name)}"
     if value.shape is None:
         raise UnsupportedModelError([f"{name} has no shape in the file; export the model with one"])
-    if value.dtype not in FLOATS:
+    if value.dtype not in (*FLOATS, *WHOLE):
         raise UnsupportedModelError(
-            [
-                f"{name} holds {value.dtype}, and inputs move by real numbers: audit the part of the network behind "
-                "its Cast (onnx.utils.extract_model), with --scale, --mean and --std for what stands before it"
-            ]
+            [f"{name} holds {value.dtype}, and inputs move by numbers: audit the network behind it, or export without"]
         )
     shape = tuple(size if isinstance(size, int) else 1 for size in value.shape)
     return InputForm(shape, np.dtype(value.dtype), has_batch_axis(value))

@@ -15,10 +15,10 @@ import numpy as np
 import scipy.sparse as sp
 
 from idl_audit.graph.fusion import fuse_activations
-from idl_audit.graph.inputs import sample_shape, with_one_input
+from idl_audit.graph.inputs import WHOLE, sample_shape, with_one_input
 from idl_audit.graph.ir import Graph, Node, live_nodes, shown
 from idl_audit.graph.original import chosen_output
-from idl_audit.implicit.affine import INPUT, AffineForm, PartlyAbsent
+from idl_audit.implicit.affine import INPUT, AffineForm, PartlyAbsent, typed
 from idl_audit.implicit.last_operator import last_operator
 from idl_audit.implicit.linear_maps import Dense, LinearMap, Sparse
 from idl_audit.implicit.lowering.choice import Choices, Condition, Known
@@ -91,7 +91,8 @@ def walk_graph(graph: Graph, walk: Walk, output: str | None = None, *, whole: bo
     graph = one_row(graph, target) or graph
     entry = graph.inputs[0]
     fused = fuse_activations(graph)
-    values: dict[str, Known] = {**fused.constants, entry.name: AffineForm.of_source(INPUT, sample_shape(entry))}
+    u = AffineForm.of_source(INPUT, sample_shape(entry))
+    values: dict[str, Known] = {**fused.constants, entry.name: typed(u, entry.dtype) if entry.dtype in WHOLE else u}
     makers = {name: node for node in fused.nodes for name in node.outputs if name}
     lowering = Progress(walk, values, makers)
     last = None if whole else last_operator(fused, target)

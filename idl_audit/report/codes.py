@@ -72,6 +72,13 @@ CODES: Final[Mapping[str, Code]] = MappingProxyType(
             "stand for: they are left out, and no accuracy is counted.",
             "Where the output is compared with a number, give labels 0 and 1, and the number with --threshold.",
         ),
+        "IDL109": Code(
+            "the network reads whole numbers",
+            "Its input is uint8 or another type of whole numbers, as of pictures. eps counts in these numbers; the set "
+            "is the box of real numbers around the sample, rounded inward to whole numbers. certified holds "
+            "for all of it, falsified is a whole number that the network itself misclassifies.",
+            "Give the data as the network reads them, and eps likewise: 2 for two grey levels. Nothing is scaled.",
+        ),
         "IDL111": Code(
             "one-hot labels", "The labels are rows with one entry for each class.", "Save labels.argmax(axis=1)."
         ),

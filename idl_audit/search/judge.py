@@ -23,6 +23,7 @@ from idl_audit.implicit.model import ImplicitModel
 from idl_audit.proof.exact.point import Opinion
 from idl_audit.search.fast_gradients import batch_size, in_batches
 from idl_audit.values.arrays import Float32Array, FloatArray
+from idl_audit.values.box import is_whole
 from idl_audit.values.budget import UNLIMITED, Budget
 from idl_audit.values.check import Check
 from idl_audit.values.input_sets import InputSet
@@ -160,7 +161,12 @@ class Judge:
         return propose_together([self], [points], self.budget.check)[0]
 
     def take(self, point: Sequence[Fraction], by: str) -> None:
-        """Take a counterexample of the exact set that exact arithmetic has found, and ask the network next to it."""
+        """Take a counterexample of the exact set that exact arithmetic has found, and ask the network next to it.
+
+        Where points are whole numbers, one that is none is no counterexample.
+        """
+        if is_whole(self.query.box.point_type):
+            return
         near = np.array([float(value) for value in point]).astype(np.float32)
         seen = self._judged(near, self.network(near[None])[0])
         self._keep(replace(seen, holds=True, confirmed_by=by, pinned=tuple(point), replays=seen.holds))

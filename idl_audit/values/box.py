@@ -22,6 +22,35 @@ from idl_audit.values.errors import DataError, OptionError
 from idl_audit.values.rounding import TINY, down, gamma, up
 
 _FLOAT32: Final = np.dtype(np.float32)
+_ALL_WHOLE: Final = 2**24
+"""Up to here float32 holds every whole number."""
+
+
+def is_whole(kind: np.dtype[Any]) -> bool:
+    """Return whether a type holds whole numbers alone."""
+    return kind.kind in "iu"
+
+
+def is_coarse(kind: np.dtype[Any]) -> bool:
+    """Return whether a type of floats is coarser than float32."""
+    return kind.kind == "f" and kind.itemsize < _FLOAT32.itemsize
+
+
+def whole_limits(kind: np.dtype[Any]) -> tuple[int, int]:
+    """Return the least and the greatest whole number of a type that points may have: |n| <= 2^24, as float32 holds."""
+    info = np.iinfo(kind)
+    return max(int(info.min), -_ALL_WHOLE), min(int(info.max), _ALL_WHOLE)
+
+
+def check_whole(values: FloatArray, kind: np.dtype[Any], whose: str = "an input") -> None:
+    """Refuse numbers that a network of whole numbers cannot be handed. Raises DataError."""
+    least, greatest = whole_limits(kind)
+    odd = ~((values == np.rint(values)) & (values >= least) & (values <= greatest))
+    if odd.any():
+        raise DataError(
+            f"{whose} is {values[odd][0]:g}, and the network reads {kind.name}: whole numbers from {least} to "
+            f"{greatest}; give the data as they are before any scaling"
+        )
 
 
 @dataclass(frozen=True)
@@ -37,7 +66,9 @@ class Box:
     inner_lo: FloatArray
     inner_hi: FloatArray
     point_type: np.dtype[Any] = _FLOAT32
-    """Points of the set are numbers of this type, and of float32 where it is finer."""
+    """Points of the set are numbers of this type, and of float32 where it is finer.
+
+    Of a type of whole numbers they are whole numbers, and the box may be any real box around them (`of_whole`)."""
     pins: Mapping[int, Fraction] = field(default_factory=dict)
     """Inputs whose interval holds no such number -> a number in it: every point has that there, exactly.
 
@@ -162,17 +193,40 @@ class Box:
         inside = (points >= self.inner_lo) & (points <= self.inner_hi)
         where, near = self._pinned
         inside[..., where] = points[..., where] == near
+        if is_whole(self.point_type):
+            least, greatest = whole_limits(self.point_type)
+            inside &= (points == np.rint(points)) & (points >= least) & (points <= greatest)
         return np.asarray(inside.all(axis=-1))
+
+    def of_whole(self, kind: np.dtype[Any]) -> Box:
+        """Return the least box around the whole numbers of a type in this one, which are its points.
+
+        Its ends are those of the real box, rounded inward to whole numbers of the type; where an interval holds none,
+        it stays as it is, and there are no points.
+        """
+        least, greatest = whole_limits(kind)
+        lo, inner_lo = (np.maximum(np.ceil(ends), least) for ends in (self.lo, self.inner_lo))
+        hi, inner_hi = (np.minimum(np.floor(ends), greatest) for ends in (self.hi, self.inner_hi))
+        some = lo <= hi
+        pairs = ((lo, self.lo), (hi, self.hi), (inner_lo, self.inner_lo), (inner_hi, self.inner_hi))
+        lo, hi, inner_lo, inner_hi = (np.where(some, whole, given) for whole, given in pairs)
+        ends = self.ends if not some.any() else None
+        return replace(self, lo=lo, hi=hi, inner_lo=inner_lo, inner_hi=inner_hi, point_type=kind, ends=ends)
 
     @property
     def _floats(self) -> np.dtype[Any]:
-        return self.point_type if self.point_type.itemsize < _FLOAT32.itemsize else _FLOAT32
+        return self.point_type if is_coarse(self.point_type) else _FLOAT32
 
     def float32_bounds(self) -> tuple[Float32Array, Float32Array]:
         """Return (lo, hi), the least and greatest points of `point_type` inside the exact set, as float32 numbers.
 
         lo > hi where there is none.
         """
+        if is_whole(self.point_type):
+            least, greatest = whole_limits(self.point_type)
+            lo, hi = np.maximum(np.ceil(self.inner_lo), least), np.minimum(np.floor(self.inner_hi), greatest)
+            with np.errstate(over="ignore"):
+                return lo.astype(np.float32), hi.astype(np.float32)
         infinity = np.array(np.inf, self._floats)
         with np.errstate(over="ignore"):
             lo, hi = self.inner_lo.astype(self._floats), self.inner_hi.astype(self._floats)
@@ -220,6 +274,7 @@ class Box:
         An input whose interval holds no such number gets the nearest one outside; `contains` tells.
         """
         lo, hi = self.float32_bounds()
+        points = np.rint(points) if is_whole(self.point_type) else points
         with np.errstate(over="ignore"):
             nearest = points.astype(self._floats).astype(np.float32)
         return np.asarray(np.clip(nearest, np.minimum(lo, hi), np.maximum(lo, hi)), np.float32)

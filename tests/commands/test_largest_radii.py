@@ -158,10 +158,10 @@ def radii(report: Report) -> list[object]:
 def test_a_run_goes_on_and_processes_find_the_same(line: tuple[Path, Path], tmp_path: Path, monkeypatch) -> None:
     whole, calls, real = certify(line).report, iter(range(1000)), decider.Search
 
-    def counted(*arguments: object) -> object:
+    def counted(*arguments: object, **more: object) -> object:
         if next(calls) == 2:
             raise KeyboardInterrupt
-        return real(*arguments)
+        return real(*arguments, **more)
 
     output = tmp_path / "r.json"
     with monkeypatch.context() as patch:

@@ -14,7 +14,8 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from idl_audit.commands.options.reading import ModelOptions
 from idl_audit.commands.shared import runtime
-from idl_audit.commands.shared.subject import Subject, check_agreement, open_subject, random_inputs
+from idl_audit.commands.shared.points import random_inputs
+from idl_audit.commands.shared.subject import Subject, check_agreement, open_subject
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.values.arrays import FloatArray
 from idl_audit.values.errors import UnsupportedModelError

@@ -9,7 +9,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from idl_audit.commands.shared.subject import check_agreement, open_subject, random_inputs
+from idl_audit.commands.shared.points import random_inputs
+from idl_audit.commands.shared.subject import check_agreement, open_subject
 from idl_audit.implicit.pair import paired_model
 from idl_audit.values.errors import AgreementError, OptionError, UnsupportedModelError
 from tests.shared.command_line import DATA, MODEL, run

@@ -10,7 +10,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from idl_audit.commands.shared.subject import check_agreement, open_subject, random_inputs
+from idl_audit.commands.shared.points import random_inputs
+from idl_audit.commands.shared.subject import check_agreement, open_subject
 from idl_audit.graph.classical import PLAIN
 from idl_audit.graph.functions import OF_CLASSICAL
 from idl_audit.graph.onnx_reader import read_onnx

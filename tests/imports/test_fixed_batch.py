@@ -14,7 +14,8 @@ from torch import nn
 
 from idl_audit.commands.inspect import inspect
 from idl_audit.commands.options.reading import ModelOptions
-from idl_audit.commands.shared.subject import check_agreement, open_subject, random_inputs
+from idl_audit.commands.shared.points import random_inputs
+from idl_audit.commands.shared.subject import check_agreement, open_subject
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.graph.original import BatchedNetwork, InputForm
 from idl_audit.graph.reader import read_graph

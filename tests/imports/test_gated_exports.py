@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from idl_audit.commands.shared.subject import check_agreement, open_subject, random_inputs
+from idl_audit.commands.shared.points import random_inputs
+from idl_audit.commands.shared.subject import check_agreement, open_subject
 
 
 class Recurrent(nn.Module):

@@ -16,7 +16,8 @@ from torch import nn
 
 from idl_audit import certify, from_torch, load
 from idl_audit.commands.options.reading import ModelOptions
-from idl_audit.commands.shared.subject import check_agreement, open_subject, random_inputs
+from idl_audit.commands.shared.points import random_inputs
+from idl_audit.commands.shared.subject import check_agreement, open_subject
 from idl_audit.data.samples import read_samples
 from idl_audit.graph.inputs import InputChoice, taken_apart, with_one_input
 from idl_audit.graph.onnx_reader import read_onnx

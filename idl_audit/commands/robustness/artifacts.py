@@ -16,6 +16,7 @@ from idl_audit.report.schema import (
     Report,
 )
 from idl_audit.values.arrays import AnyArray
+from idl_audit.values.box import is_whole
 from idl_audit.values.files import write_whole
 from idl_audit.values.npz import write_npz
 
@@ -51,13 +52,14 @@ def draw(options: RobustnessOptions, decided: DecidedSamples, subject: Subject) 
     return tuple(str(file) for file in files)
 
 
-def save(options: RobustnessOptions, decided: DecidedSamples, size: int) -> tuple[str, ...]:
-    """Write the adversarial inputs to --save and return the names of written files."""
+def save(options: RobustnessOptions, decided: DecidedSamples, subject: Subject) -> tuple[str, ...]:
+    """Write the adversarial inputs to --save, in the type that the network reads; return the names of written files."""
     if options.save is None:
         return ()
-    rows = list(decided.successes)
+    rows, size = list(decided.successes), subject.n_inputs
+    kind = subject.point_type if is_whole(subject.point_type) else np.dtype(np.float32)
     arrays: dict[str, AnyArray] = {
-        "inputs": np.array([found.point for *_, found in rows], np.float32).reshape(len(rows), size),
+        "inputs": np.array([found.point for *_, found in rows], kind).reshape(len(rows), size),
         "labels": np.array([sample.label for sample, *_ in rows], np.int64),
         "predictions": np.array([found.predicted for *_, found in rows], np.int64),
         "eps": np.array([eps for _, _, eps, _ in rows], np.float64),

@@ -11,12 +11,14 @@ from idl_audit.commands.shared.features import named_inputs
 from idl_audit.commands.shared.ranges import refuse_other_size
 from idl_audit.commands.shared.sample_tasks import Setting
 from idl_audit.commands.shared.subject import Subject
+from idl_audit.commands.shared.whole_numbers import refuse_fractions_of, refuse_whole
 from idl_audit.data.features import Features, read_features
 from idl_audit.data.perturbations import read_directions
 from idl_audit.data.radii import read_sample_radii
 from idl_audit.data.vectors import read_ranking
 from idl_audit.graph.files import read_with_sha256
 from idl_audit.search.attacks import Ranking
+from idl_audit.values.box import is_coarse, is_whole
 from idl_audit.values.errors import DataError, OptionError, UnsupportedModelError
 from idl_audit.values.perturbations import Perturbation
 
@@ -57,6 +59,7 @@ def _features(subject: Subject, options: RobustnessOptions) -> Features | None:
         return None
     found = read_features(options.features)
     refuse_other_size(found, subject.n_inputs, subject.path)
+    refuse_fractions_of(subject, found)
     if options.fair and not any(one.protected for one in found.features):
         raise DataError(
             f"{options.features} has no protected feature; write protected = true for those that --fair moves"
@@ -99,7 +102,10 @@ def _refuse_unproved(subject: Subject, options: RobustnessOptions) -> None:
         raise UnsupportedModelError(
             [f"{subject.path} has loops, and perturbations are decided for networks without; give -e alone"]
         )
-    if options.norm != "linf" and not (subject.model.is_feed_forward and subject.point_type.itemsize >= 4):
+    reads_floats = not (is_coarse(subject.point_type) or is_whole(subject.point_type))
+    if options.is_perturbed:
+        refuse_whole(subject, "--perturb")
+    if options.norm != "linf" and not (subject.model.is_feed_forward and reads_floats):
         raise UnsupportedModelError(
             [f"--norm {options.norm} is for networks without loops that read float32 or finer, unlike {subject.path}"]
         )

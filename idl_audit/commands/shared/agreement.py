@@ -20,7 +20,7 @@ import numpy as np
 from idl_audit.commands.shared.class_output import gives_class
 from idl_audit.commands.shared.points import as_read
 from idl_audit.commands.shared.runtime import Judged, is_changed
-from idl_audit.graph.inputs import FLOATS
+from idl_audit.graph.inputs import FLOATS, WHOLE
 from idl_audit.graph.ir import Graph, live_inputs
 from idl_audit.graph.original import OPTIMISATIONS, OriginalNetwork, precise_network
 from idl_audit.implicit.model import ImplicitModel
@@ -87,7 +87,7 @@ def input_type(graph: Graph | None, output: str | None = None) -> np.dtype[Any]:
     if graph is None:
         return np.dtype(np.float32)
     read = live_inputs(graph, output or graph.outputs[0].name)
-    kinds = {value.dtype for value in read if value.dtype in FLOATS}
+    kinds = {value.dtype for value in read if value.dtype in (*FLOATS, *WHOLE)}
     return np.dtype(kinds.pop() if len(kinds) == 1 else "float32")
 
 

@@ -19,6 +19,7 @@ from idl_audit.data.overview import Overview, look_at, unchanged
 from idl_audit.data.samples import SampleStream
 from idl_audit.report.schema import Diagnostic
 from idl_audit.values.arrays import FloatArray, IntArray
+from idl_audit.values.box import check_whole, is_coarse, is_whole
 from idl_audit.values.errors import DataError
 
 NEAR_INFINITY: Final = 1e300
@@ -80,7 +81,8 @@ def audited(setting: Setting, subject: Subject, options: RobustnessOptions) -> A
     seen = look_at(demanded.single(samples), check)
     seen_given = seen if samples is given else look_at(demanded.single(given))
     if setting.eps_is_distance:  # it must have the data's units
-        check_eps_units(options.eps, seen_given.least, seen_given.greatest, options.data.preprocessing.bounds)
+        valid, whole = options.data.preprocessing.bounds, is_whole(subject.point_type)
+        check_eps_units(options.eps, seen_given.least, seen_given.greatest, valid, whole=whole)
     rounded = 0 if samples is chosen else _differing(chosen, samples)
     by_index = dict(zip(given.indices.tolist(), groups, strict=True)) if groups else {}
     return Audited(given, unchanged(samples, seen), seen_given, seen, rounded, demanded, by_index)
@@ -124,7 +126,7 @@ def _as_read(samples: SampleStream, subject: Subject, options: RobustnessOptions
 
 def floats(subject: Subject, options: RobustnessOptions) -> np.dtype[Any]:
     """Return the type of the numbers that the network reads of the data itself."""
-    coarse = subject.point_type.itemsize < 4 and options.data.preprocessing.is_identity
+    coarse = is_coarse(subject.point_type) and options.data.preprocessing.is_identity
     return subject.point_type if coarse else np.dtype(np.float32)
 
 
@@ -154,8 +156,12 @@ def _in_range(setting: Setting, subject: Subject) -> Callable[[IntArray, FloatAr
     """Return what refuses samples around which there is no set: outside the valid range, or next to infinity."""
     lo, hi = setting.preprocessing.bounds or (-NEAR_INFINITY, NEAR_INFINITY)
     lo, hi = max(lo, -NEAR_INFINITY), min(hi, NEAR_INFINITY)
+    kind = subject.point_type
 
     def check(indices: IntArray, inputs: FloatArray) -> None:
+        if is_whole(kind):
+            for index, row in zip(indices.tolist(), inputs, strict=True):
+                check_whole(row, kind, f"sample {index}: an input")
         odd = ~((inputs >= lo) & (inputs <= hi)).all(axis=1)
         each = setting.features is not None  # must be a valid row
         for row in np.flatnonzero(odd | each):

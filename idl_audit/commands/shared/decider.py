@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -46,7 +47,7 @@ from idl_audit.proof.intervals import interval_bounds
 from idl_audit.proof.proof import Proof, trivial
 from idl_audit.search.opaque import Opaque
 from idl_audit.values.arrays import FloatArray
-from idl_audit.values.box import SparseBall
+from idl_audit.values.box import SparseBall, is_whole
 from idl_audit.values.budget import Budget
 from idl_audit.values.demand import MOST_ENTRIES, AmongFirst, Demand
 from idl_audit.values.errors import DeviceError, IdlAuditError, InvalidInputError, ModelFileError
@@ -256,7 +257,9 @@ class Decider:
                 return value
             return reach(centre, value, found.found.point, around)
 
-        search = Search(decide, near, radius.value)
+        assert self.subject is not None
+        whole = is_whole(self.subject.point_type) and setting.sigma is None and setting.features is None
+        search = Search(decide, near, radius.value, whole=whole)
         search.run(result)
         sample.largest = Largest(search.certified, search.falsified, search.tried)
         if search.certified is not None and search.proof is not None and setting.certificates is not None:
@@ -382,6 +385,8 @@ class Decider:
         sigma, value = setting.sigma_of(task.index), radius.value
         if setting.norm != "linf":
             value, sigma = ball_radius(value, sigma)
+        if is_whole(inputs.hull.point_type) and sigma is None and value >= 1:
+            value = float(math.floor(value))  # the same whole numbers, and the box that was proved
         ball = Ball(task.centre, value, sigma, clip, k, free, setting.norm)
         return SampleClaim(ball, task.label, task.index)
 

@@ -1,7 +1,8 @@
-"""Points that a network of 16-bit floats can be handed: what it reads of them are numbers inside the exact set.
+"""Points that a network of 16-bit floats or whole numbers can be handed: numbers inside the exact set, as it reads.
 
 A network whose input is float16 reads the nearest float16 of what it is given, up to 2^-11 of its size away: perhaps
-outside the set. So attacks move among points whose reading lies inside.
+outside the set. So attacks move among points whose reading lies inside. One that reads whole numbers is handed these
+alone; what is proved of it is proved of the real numbers between them as well.
 """
 
 from __future__ import annotations
@@ -13,12 +14,29 @@ import numpy as np
 
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.values.arrays import BoolArray, FloatArray
-from idl_audit.values.box import Box, SparseBall
+from idl_audit.values.box import Box, SparseBall, check_whole, is_coarse, is_whole, whole_limits
 from idl_audit.values.errors import DataError
 from idl_audit.values.input_sets import InputSet, NormBall
 from idl_audit.values.rounding import UNIT_ROUNDOFF
 
 _TRIES: Final = 4
+_FLOAT32: Final = np.dtype(np.float32)
+_BYTE: Final = 255
+
+
+def random_inputs(n_inputs: int, *, n: int = 20, seed: int = 0, kind: np.dtype[Any] = _FLOAT32) -> FloatArray:
+    """Return n inputs for a check, the first half standard normal, the rest even on [0, 1]; shape (n, p).
+
+    Of a type of whole numbers they are such: four times as far, rounded, and even on what a byte holds of them.
+    """
+    rng = np.random.default_rng(seed)
+    normal, even = rng.standard_normal((n - n // 2, n_inputs)), rng.random((n // 2, n_inputs))
+    if not is_whole(kind):
+        return np.vstack([normal, even])
+    least, greatest = whole_limits(kind)
+    first, last = (least, greatest) if kind.itemsize == 1 else (0, _BYTE)
+    near = np.clip(np.rint(4 * normal), least, greatest)
+    return np.vstack([near, np.floor(first + even * (last - first + 1))])
 
 
 def readable(inputs: InputSet, point_type: np.dtype[Any], units: Preprocessing, shape: tuple[int, ...]) -> InputSet:
@@ -45,8 +63,13 @@ def readable_box(
     *,
     centre: FloatArray | None = None,
 ) -> Box:
-    """Return the box as `readable` does; `centre` stays a point of it whatever the network reads of it."""
-    if point_type.itemsize >= 4:
+    """Return the box as `readable` does; `centre` stays a point of it whatever the network reads of it.
+
+    Of whole numbers it is the least box around those in it.
+    """
+    if is_whole(point_type):
+        return box.of_whole(point_type)
+    if not is_coarse(point_type):
         return box
     if units.is_identity:
         return replace(box, point_type=point_type)
@@ -59,9 +82,12 @@ def readable_box(
 def as_read(values: FloatArray, point_type: np.dtype[Any]) -> FloatArray:
     """Return numbers rounded to what the network reads of them, which is float32 at best, as all points are.
 
-    Raises DataError where they are beyond the range of the type.
+    Raises DataError where they are beyond the range of the type, or fractions where it holds whole numbers.
     """
-    kind = point_type if point_type.itemsize < 4 else np.dtype(np.float32)
+    if is_whole(point_type):
+        check_whole(values, point_type)
+        return np.asarray(values, np.float64)
+    kind = point_type if is_coarse(point_type) else np.dtype(np.float32)
     with np.errstate(over="ignore"):
         read = np.asarray(values, np.float32).astype(kind).astype(np.float64)
     if not np.isfinite(read).all():

@@ -7,11 +7,13 @@ from typing import TypeAlias
 
 from idl_audit.commands.options.reading import DataOptions
 from idl_audit.commands.shared.subject import Subject
+from idl_audit.commands.shared.whole_numbers import told_whole
 from idl_audit.data.numbers import Eps
 from idl_audit.data.overview import Overview
 from idl_audit.data.preflight import inspect_samples
 from idl_audit.data.samples import Samples, SampleStream
 from idl_audit.report.schema import Diagnostic
+from idl_audit.values.box import is_whole
 
 Teller: TypeAlias = Callable[[Diagnostic], None]
 """Is told what the preflight finds, before the work begins."""
@@ -37,10 +39,16 @@ def preflight(
     findings = inspect_samples(
         samples, options.preprocessing, options.layout, subject.input_shape, subject.original, eps=eps, seen=seen
     )
-    found = tuple(
-        Diagnostic(code=one.code, level=one.level, message=one.message, hint=one.hint, where=samples.source)
-        for one in findings
-        if not (one.code == "IDL106" and subject.info.stripped_output)  # IDL201 says that margins are not of these
+    idle = {"IDL106"} if subject.info.stripped_output else set()  # IDL201 says that margins are not of these
+    if is_whole(subject.point_type):
+        idle |= {"IDL102", "IDL103", "IDL107"}
+    found = (
+        *told_whole(subject, eps),
+        *(
+            Diagnostic(code=one.code, level=one.level, message=one.message, hint=one.hint, where=samples.source)
+            for one in findings
+            if one.code not in idle
+        ),
     )
     for diagnostic in found:
         tell(diagnostic)

@@ -13,7 +13,7 @@ from idl_audit.commands.options.reading import DataOptions
 from idl_audit.commands.shared.classifier import open_labelled
 from idl_audit.commands.shared.frame import Clock
 from idl_audit.commands.shared.preflight import Teller, preflight, tell_nobody
-from idl_audit.commands.shared.subject import Subject, check_agreement, open_subject, random_inputs
+from idl_audit.commands.shared.subject import Subject, check_agreement, open_subject
 from idl_audit.data.samples import Samples
 from idl_audit.implicit.model import ImplicitModel
 from idl_audit.implicit.storage import save_model
@@ -62,7 +62,7 @@ def open_model(
         check_new_file(options.out, force=options.force)
     with clock.step("read and convert"):
         subject = open_subject(path, options.model)
-    inputs = random_inputs(subject.model.n_inputs, seed=options.seed)
+    inputs = subject.random_inputs(seed=options.seed)
     reader, samples = subject, None
     found: tuple[Diagnostic, ...] = ()
     if data is not None:

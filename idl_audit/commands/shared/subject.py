@@ -18,14 +18,14 @@ from idl_audit.commands.options.reading import ModelOptions, NamedFile, Searched
 from idl_audit.commands.shared.agreement import Compared, check, input_type, tolerance
 from idl_audit.commands.shared.class_output import as_scores
 from idl_audit.commands.shared.no_form import NoForm, in_units, measured, slopes_by_torch, without_form
-from idl_audit.commands.shared.points import readable
+from idl_audit.commands.shared.points import random_inputs, readable
 from idl_audit.commands.shared.runtime import Judged, judged
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.data.sample_files import read_sample_file
 from idl_audit.data.samples import Part
 from idl_audit.graph.files import ReadFile, hashed, refuse_changed
 from idl_audit.graph.fingerprint import array_sha256
-from idl_audit.graph.inputs import InputChoice, check_chosen
+from idl_audit.graph.inputs import WHOLE, InputChoice, check_chosen
 from idl_audit.graph.ir import Graph, live_inputs, operator_of
 from idl_audit.graph.original import OriginalNetwork, chosen_output, onnx2torch_network
 from idl_audit.graph.reader import read_graph, sniff
@@ -156,7 +156,13 @@ class Subject:
     def point_type(self) -> np.dtype[Any]:
         """The type of the network's input; points are float32 numbers where it is finer."""
         itself = self.network_itself or self
+        if itself.graph is None and self.info.input_type in WHOLE:  # converted of a network that reads these
+            return np.dtype(self.info.input_type)
         return input_type(itself.graph, itself.output_name)
+
+    def random_inputs(self, *, seed: int = 0) -> FloatArray:
+        """Return inputs for a check, as `random_inputs` makes them, (20, p)."""
+        return random_inputs(self.n_inputs, seed=seed, kind=self.point_type)
 
     def readable(self, inputs: InputSet, preprocessing: Preprocessing) -> InputSet:
         """Return the same set, whose points are those that the network reads as numbers inside it."""
@@ -286,7 +292,7 @@ def open_subject(
         _refuse_torch_options(path, options.torch)
         graph = named(path, lambda: read_graph(path, chosen=chosen, whole=False))
         form = _form(path, graph, options, whole=whole, may_lack=may_lack_form)
-        points = random_inputs(form.n_inputs, n=COMPARED)
+        points = random_inputs(form.n_inputs, n=COMPARED, kind=input_type(graph, options.output_name))
         chosen_form = judged(path, graph, options, points, allowed=tolerance(graph))
         original = chosen_form.network
     files = graph.provenance.files
@@ -414,7 +420,7 @@ def describe_model(
         n_parameters=graph.n_parameters,
         opset=graph.opset,
         producer=graph.provenance.producer,
-        input_type=input_type(graph).name,
+        input_type=input_type(graph, read.output_name).name,
         arithmetic=graph.arithmetic,
         ops=dict(sorted(Counter(operator_of(node) for node in graph.nodes).items())),
         stripped_output=(model.stripped_output or None) if model is not None else None,
@@ -456,7 +462,7 @@ def load(path: str | Path, options: ModelOptions | None = None) -> ImplicitModel
         AgreementError: where the implicit model is not the network.
     """
     subject = open_subject(Path(path), options)
-    check_agreement(subject, random_inputs(subject.model.n_inputs))
+    check_agreement(subject, subject.random_inputs())
     return subject.model
 
 
@@ -488,12 +494,6 @@ def from_torch(module: Module, example_input: Tensor | Sequence[Tensor]) -> Impl
     subject = open_module(module, example_input)
     check_agreement(subject, random_inputs(subject.model.n_inputs))
     return subject.model
-
-
-def random_inputs(n_inputs: int, *, n: int = 20, seed: int = 0) -> FloatArray:
-    """Return n inputs for a check, the first half standard normal, the rest even on [0, 1]; shape (n, p)."""
-    rng = np.random.default_rng(seed)
-    return np.vstack([rng.standard_normal((n - n // 2, n_inputs)), rng.random((n // 2, n_inputs))])
 
 
 CHECKED_SAMPLES: Final = 100

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from idl_audit.commands.options.reading import ModelOptions
 from idl_audit.commands.shared.subject import Subject, open_subject
+from idl_audit.commands.shared.whole_numbers import refuse_whole
 from idl_audit.graph.ir import Graph
 from idl_audit.graph.reader import sniff
 from idl_audit.graph.torch_reader import as_saved
@@ -38,6 +39,7 @@ def open_trained(path: Path, options: ModelOptions) -> tuple[Subject, TrainedFil
         OptionError: where it is no classifier with one input and without loops, or no file of weights.
     """
     subject = open_subject(path, options)
+    refuse_whole(subject, "harden")
     graph = subject.graph
     kind = sniff(path)
     if graph is None or not (graph.provenance.format == "onnx" or kind in ("torch-zip", "safetensors")):

@@ -14,7 +14,7 @@ import numpy as np
 
 from idl_audit.graph.folding import fold_node
 from idl_audit.graph.ir import Node
-from idl_audit.implicit.affine import AffineForm, PartlyAbsent, typed
+from idl_audit.implicit.affine import AffineForm, PartlyAbsent, Whole, typed
 from idl_audit.implicit.linear_maps import Selection
 from idl_audit.implicit.lowering.arithmetic import add_values, broadcast, lower_mul, negated
 from idl_audit.implicit.walk import (
@@ -170,6 +170,14 @@ def _cropped(node: Node, form: AffineForm, pads: AnyArray, axes: Iterable[int], 
     return walk.select(node, form, np.ascontiguousarray(flat_indices(form.shape)[tuple(kept)]))
 
 
+_LOOKS_UP: Final = frozenset({"Gather", "GatherElements", "GatherND"})
+_TOKENS: Final = (
+    "looks entries up at places that depend on the network's input, as the vectors of words (tokens) or categories, of "
+    "which the next number means nothing like it: audit the network behind it, whose input these vectors are "
+    "(onnx.utils.extract_model), or hold that input fixed with --fix"
+)
+
+
 def moved(
     node: Node,
     values: Sequence[TensorValue | None],
@@ -194,6 +202,8 @@ def moved(
             # positions travel as float64 (exact below 2^53): old operator sets move floating-point numbers only
             arguments.append((flat_indices(value.shape) + (total + shift)).astype(np.float64))
             total += int(np.prod(value.shape, dtype=np.int64))
+        elif isinstance(value, Whole) and node.op in _LOOKS_UP and k == 1:
+            refuse(node, _TOKENS)
         elif isinstance(value, AffineForm):
             refuse(node, f"has an input {k} that depends on the network's input; {ONLY_CONSTANTS}")
         else:

@@ -45,6 +45,7 @@ def model_section(report: Report) -> Iterator[Section]:
         pairs.add("format", model.format if model.opset is None else f"{model.format}, opset {model.opset}")
         pairs.add("written by", model.producer)
         pairs.add("computes in", None if model.arithmetic == "float32" else model.arithmetic)
+        pairs.add("reads", f"{model.input_type} (whole numbers)" if model.reads_whole_numbers else None)
         pairs.add("weights in", ", ".join(model.external_files))
         if model.inputs:
             pairs.add("inputs", "; ".join(f"{one.name}: {_by(one.shape)}" for one in model.inputs))

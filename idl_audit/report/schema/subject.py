@@ -83,6 +83,11 @@ class ModelInfo(Part):
         "largest output, or where nothing speaks of classes.",
     )
 
+    @property
+    def reads_whole_numbers(self) -> bool:
+        """Whether inputs are whole numbers: uint8 and the like."""
+        return self.input_type.removeprefix("u").startswith("int")
+
 
 class Nonzeros(Part):
     """Nonzero entries of the four matrices in x = phi(A x + B u + b), y = C x + D u + d."""

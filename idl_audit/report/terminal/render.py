@@ -121,6 +121,8 @@ def _model(model: ModelInfo, conversion: Conversion | None) -> Table:
         pair(rows, "operators of", opset)
     if model.arithmetic != "float32":
         pair(rows, "computes in", plain(model.arithmetic))
+    if model.reads_whole_numbers:
+        pair(rows, "reads", f"{plain(model.input_type)} (whole numbers)")
     if model.inputs:
         pair(rows, "inputs", ", ".join(f"{plain(one.name)} ({_shape(one.shape)})" for one in model.inputs))
     else:
