@@ -54,12 +54,12 @@ from idl_audit.data.frames import is_frame, plain_rows, rows_of
 from idl_audit.data.labels import checked_labels
 from idl_audit.data.numbers import check_eps_units
 from idl_audit.data.preprocessing import Preprocessing
-from idl_audit.decide.ladder import Result, decide_sample
+from idl_audit.decide.ladder import Options, Result, decide_sample
 from idl_audit.decide.mixed import Rows
 from idl_audit.decide.perturbed import decide_perturbed
 from idl_audit.graph.torch_reader import argument_names, example_of
 from idl_audit.implicit.model import ImplicitModel
-from idl_audit.proof.float_margins import FloatMargins, Unbounded
+from idl_audit.proof.float_margins import Arithmetic, FloatMargins, Unbounded
 from idl_audit.report.schema import Report
 from idl_audit.values.arrays import AnyArray, Float32Array, FloatArray
 from idl_audit.values.box import Box, check_whole, is_coarse, is_whole
@@ -459,10 +459,7 @@ def _of_balls(opened: _Opened, asked: ArrayOptions) -> Callable[[FloatArray, int
         (radius,), float(rows.min()), float(rows.max()), asked.preprocessing.bounds, whole=is_whole(opened.point_type)
     )
     lo, hi = asked.preprocessing.bounds or (None, None)
-    arithmetic = None if options.arithmetic == "real" else opened.bounds()
-    if isinstance(arithmetic, FloatMargins) and arithmetic.written.arithmetic.name != options.arithmetic:
-        own = arithmetic.written.arithmetic.name
-        raise OptionError(f"the network computes in {own}; ask for arithmetic={own!r}, or 'real'")
+    arithmetic = _arithmetic(opened, options)
 
     def decide(row: FloatArray, label: int) -> Result:
         box = opened.readable(Box.around(row, radius.value, valid_lo=lo, valid_hi=hi))
@@ -471,9 +468,20 @@ def _of_balls(opened: _Opened, asked: ArrayOptions) -> Callable[[FloatArray, int
     return decide
 
 
+def _arithmetic(opened: _Opened, options: Options) -> Arithmetic:
+    """Return what verdicts are asked for. Raises OptionError where the network computes in other floats."""
+    if options.arithmetic == "real":
+        return None
+    arithmetic = opened.bounds()
+    if isinstance(arithmetic, FloatMargins) and arithmetic.written.arithmetic.name != options.arithmetic:
+        own = arithmetic.written.arithmetic.name
+        raise OptionError(f"the network computes in {own}; ask for arithmetic={own!r}, or 'real'")
+    return arithmetic
+
+
 def _of_rows(opened: _Opened, asked: ArrayOptions, features: Features) -> Callable[[FloatArray, int], Result]:
     """Return what decides a sample with a label over the valid rows around it."""
-    options, arithmetic = asked.verdicts, None if asked.verdicts.arithmetic == "real" else opened.bounds()
+    options, arithmetic = asked.verdicts, _arithmetic(opened, asked.verdicts)
 
     def decide(row: FloatArray, label: int) -> Result:
         own = row.astype(np.float32).astype(np.float64)  # rows are numbers that the network reads

@@ -90,6 +90,11 @@ def test_frames_that_do_not_fit_are_refused_by_name(table: Path, words: str) -> 
         idl_audit.certify(table / "m.onnx", REFUSED[words], eps=1, features=table / "f.toml")
 
 
+def test_rows_are_decided_in_the_networks_own_arithmetic(table: Path) -> None:
+    with pytest.raises(OptionError, match="the network computes in float32"):
+        idl_audit.certify(table / "m.onnx", frame(), eps=1, features=table / "f.toml", arithmetic="float16")
+
+
 def test_features_are_not_asked_of_other_sets(table: Path) -> None:
     for more in ({"norm": "l2"}, {"perturb": "brightness=0.1"}):
         with pytest.raises(OptionError, match="features say how far"):

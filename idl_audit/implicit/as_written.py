@@ -99,6 +99,7 @@ class AsWritten:
     roundings: tuple[Rounding, ...]
     """One a block of the model."""
     arithmetic: Arithmetic
+    """Its name is that of the coarsest type of its tensors, the rest of what operators compute in as well."""
     output: Rounding = Rounding(False)
     """Of the outputs, where they are more than moved numbers."""
     entry: Arithmetic = FLOAT32
@@ -158,7 +159,8 @@ def as_written(graph: Graph, *, output: str | None = None, max_bytes: int | None
         raise UnsupportedModelError(problems)
     model, made = assembled(walked)
     roundings = tuple(walk.roundings[number] for number in made)
-    return AsWritten(model, roundings, arithmetic, Rounding(False, arithmetic), coarsest(kinds))
+    named = replace(arithmetic, name=coarsest(kinds | {graph.arithmetic}).name)
+    return AsWritten(model, roundings, named, Rounding(False, arithmetic), coarsest(kinds))
 
 
 def of_implicit_model(model: ImplicitModel) -> AsWritten:

@@ -103,6 +103,12 @@ def test_what_runs_differ_by_beyond_the_proof_is_told_as_another_arithmetic(fold
     assert "by more than 0 in real arithmetic, 1e-06 was seen in that of the networks" in told
 
 
+def test_agreement_is_proved_in_real_arithmetic_alone(folder: Path) -> None:
+    found = compare(folder, "a.onnx", "b.onnx", "--arithmetic", "float32")
+    assert (found.code, found.out) == (2, "")
+    assert "--arithmetic" in found.err
+
+
 def test_two_classes_are_confirmed_by_both_networks(folder: Path) -> None:
     found = compare(folder, "a.onnx", "b.onnx", eps="0.4,0.6").report.comparison
     assert found is not None

@@ -109,6 +109,12 @@ def test_a_softmax_precision_within_attention_counts(tmp_path: Path) -> None:
     assert (bounds[TensorProto.FLOAT16] > 1e-3).all()
 
 
+def test_what_a_norm_computes_in_does_not_rename_the_networks_arithmetic(tmp_path: Path) -> None:
+    one = node("LayerNormalization", ["u", "s"], ["y"])
+    written = as_written(read(proto([one], {"s": np.ones(8)}, (1, 8)), tmp_path))
+    assert (written.arithmetic.name, written.arithmetic.unit) == ("float64", 2.0**-24)
+
+
 # --- norms that are merged --------------------------------------------------------------------------------------------
 
 

@@ -24,7 +24,7 @@ class CompareOptions(Declared):
 
     eps: tuple[Eps, ...] = c.eps()
     data: DataOptions = group(DataOptions, without=("labels",))
-    verdicts: Options = group(CertifyVerdicts, without=("method",), make=CertifyVerdicts.made)
+    verdicts: Options = group(CertifyVerdicts, without=("method", "arithmetic"), make=CertifyVerdicts.made)
     sigma: Path | None = c.sigma()
     certificates: Path | None = c.file(
         "Write what proves agreement, and the bounds of differences, into this folder, for `verify`.", metavar="DIR"
