@@ -56,6 +56,9 @@ def computed_differently(walked: Walked, arithmetic: Arithmetic) -> Iterator[Nod
         if node.op not in MOVED_EVERYWHERE and _has_subnormals(node, walked.constants):
             yield node
             continue
+        if node.op == "Range" and not _is_whole(node, walked.constants):
+            yield node  # start + i delta, or delta added i times
+            continue
         after = not computed.isdisjoint(node.inputs)
         if not products.isdisjoint(node.inputs):
             if node.op in _SUMS:  # a fused multiply-add does not round the product
@@ -85,6 +88,19 @@ def _is_exact(node: Node, constants: Mapping[str, AnyArray]) -> bool:
     if product.dtype.itemsize < 8:
         return bool((first.astype(np.float64) * second.astype(np.float64) == product).all())
     return any(bool((np.isin(np.abs(np.frexp(one)[0]), (0.0, 0.5))).all()) for one in (first, second))
+
+
+def _is_whole(node: Node, constants: Mapping[str, AnyArray]) -> bool:
+    """Whether an operator reads and makes whole numbers alone, all of which float32 has."""
+    found = [constants.get(name) for name in (*node.inputs, *node.outputs)]
+    return all(
+        value is not None and bool((value == np.round(value)).all()) and bool((np.abs(value) < _WHOLE).all())
+        for value in found
+        if value is None or value.dtype.kind == "f"
+    )
+
+
+_WHOLE: Final = 2.0**24
 
 
 def _has_subnormals(node: Node, constants: Mapping[str, AnyArray]) -> bool:

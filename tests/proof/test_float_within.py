@@ -197,6 +197,21 @@ def test_a_product_of_constants_that_is_added_to_may_not_be_rounded(
         assert np.isfinite(bound(graph, np.ones((1, 1)))).all()
 
 
+@pytest.mark.parametrize(("step", "refused"), [(0.1, True), (2.0, False)])
+def test_ranges_of_fractions_have_no_bound(step: float, refused: bool, tmp_path: Path) -> None:
+    """onnxruntime adds the step up, as the standard's function does, and numpy multiplies it."""
+    ends = {"a": 0.0, "b": 1000 * step, "c": step}
+    constants = {name: np.array(value, np.float32) for name, value in ends.items()}
+    model = proto([node("Range", list(ends), ["r"]), node("Add", ["u", "r"], ["y"])], constants, (1, 1000))
+    graph, point = read(model, tmp_path), np.zeros((1, 1000), np.float32)
+    if refused:
+        assert "Range node 'r' computes a constant" in refusal(graph)
+    else:
+        allowed = bound(graph, point)
+        for found in run(model, point):
+            assert (np.abs(found - step * np.arange(1000)) <= allowed).all()
+
+
 class Scaled(torch.nn.Module):
     def __init__(self, factor: float) -> None:
         super().__init__()
