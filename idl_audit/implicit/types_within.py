@@ -11,18 +11,11 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Final
 
-from onnx import TensorProto
-
 from idl_audit.graph.ir import Graph, Node, shown
 
-_NAMED: Final[Mapping[int, str]] = MappingProxyType(
-    {
-        TensorProto.FLOAT: "float32",
-        TensorProto.DOUBLE: "float64",
-        TensorProto.FLOAT16: "float16",
-        TensorProto.BFLOAT16: "bfloat16",
-    }
-)
+_FLOAT: Final = 1
+_NAMED: Final[Mapping[int, str]] = MappingProxyType({_FLOAT: "float32", 10: "float16", 11: "float64", 16: "bfloat16"})
+"""TensorProto's numbers of types -> their names."""
 
 _STASHING: Final[Mapping[str, int]] = MappingProxyType(
     {"GroupNormalization": 21, "LayerNormalization": 17, "RMSNormalization": 23}
@@ -60,7 +53,7 @@ def _of_node(node: Node, graph: Graph) -> Iterator[str]:
     if graph.arithmetic == "bfloat16" and (node.op == "CastLike" or _named(node, "to") == "float16"):
         yield "float16" if node.op in ("Cast", "CastLike") else ""
     if graph.opset >= _STASHING.get(node.op, graph.opset + 1):
-        yield _named(node, "stash_type", TensorProto.FLOAT)
+        yield _named(node, "stash_type", _FLOAT)
     if node.op == "Attention":
         yield _named(node, "softmax_precision")
     if node.op in ("DequantizeLinear", "QuantizeLinear") and graph.opset >= _OF_SCALES:
@@ -69,6 +62,6 @@ def _of_node(node: Node, graph: Graph) -> Iterator[str]:
         yield "" if scale is None else scale.dtype.name
 
 
-def _named(node: Node, attribute: str, default: int = TensorProto.UNDEFINED) -> str:
+def _named(node: Node, attribute: str, default: int = 0) -> str:
     value = node.attributes.get(attribute, default)
     return _NAMED.get(value, "") if isinstance(value, int) else ""
