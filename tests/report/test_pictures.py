@@ -1,15 +1,18 @@
 """Pictures: PNG files of the right shape, one scale, and inputs turned into images."""
 
 import io
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from matplotlib import get_data_path
+from PIL import Image, ImageFont
 
 from idl_audit.report.input_maps import as_image, in_blocks, is_image
-from idl_audit.report.pictures import draw_heat_map, draw_structure
+from idl_audit.report.pictures import LIGHT, Cell, draw_blocks, draw_heat_map, draw_structure
 
 
 def drawn(values, shape, **changes):
@@ -106,3 +109,15 @@ def test_the_structure_is_drawn():
         title="$x_",
     )
     assert stream.getvalue().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+@pytest.mark.parametrize(
+    "names", [["a"], ["node_relu", "node_max_pool2d/abs0"], ["W" * 40] * 30, ["encoder/layer/0"] * 9]
+)
+def test_names_of_blocks_are_not_cut_off_at_the_border(names, narrow):
+    face = ImageFont.truetype(str(Path(get_data_path()) / "fonts/ttf/DejaVuSans.ttf"), 100)
+    drawn = draw_blocks(names, [Cell(0, len(names), 0.5)], theme=LIGHT, narrow=narrow)
+    told = re.findall(r'text-anchor: end[^>]*x="([\d.]+)"[^>]*>([^<]*)', drawn)
+    assert len(told) > 1
+    assert min(float(end) - face.getlength(name) / 10 for end, name in told) > 0

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from idl_audit.report.pictures.canvas import label, new_figure
 from idl_audit.report.pictures.theme import Theme, dress, styled, svg
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 MOST_NAMES = 26
 """With more blocks, only some of their names have room."""
+MARGIN = 0.12
+"""Inches between a name and the square, and at the border."""
+SLACK = 1.1
+"""Names are drawn in a face of the reader's machine, which may be so much wider than the one that was measured."""
 
 
 @dataclass(frozen=True)
@@ -61,4 +70,17 @@ def draw_blocks(names: Sequence[str], cells: Sequence[Cell], *, theme: Theme, na
         for spine in axes.spines.values():
             spine.set_visible(True)
             spine.set_color(theme.muted)
+        _place(figure, axes)
         return svg(figure)
+
+
+def _place(figure: Figure, axes: Axes) -> None:
+    """Put square axes where the names on their left have room: a layout that follows sizes cuts long ones off."""
+    figure.set_layout_engine("none")
+    width, height = figure.get_size_inches()
+    told = [*axes.get_yticklabels(), *axes.get_xticklabels()]
+    sizes = [text.get_window_extent() for text in told]
+    left = SLACK * max(size.width for size in sizes) / figure.dpi + MARGIN
+    above = SLACK * max(size.height for size in sizes) / figure.dpi + MARGIN
+    side = min(width - left, height - above) - MARGIN / 2
+    axes.set_position((left / width, 1 - (above + side) / height, side / width, side / height))
