@@ -36,10 +36,17 @@ def check_place(path: Path) -> None:
     folder = path.absolute().parent
     if path.is_dir():
         raise OptionError(f"{path} is a folder; give the name of a file")
+    _check_kind(path)
     if not folder.is_dir():
         raise OptionError(f"the folder {folder} does not exist; create it first")
     if not os.access(folder, os.W_OK):
         raise OptionError(f"the folder {folder} may not be written to; choose another one")
+
+
+def _check_kind(path: Path) -> None:
+    """Raise OptionError for a device or a pipe: a file that is put in place whole would take its name away."""
+    if path.exists() and not path.is_file():
+        raise OptionError(f"{path} is a device or a pipe; give the name of a file")
 
 
 def check_distinct(read: Iterable[Path | None], written: Iterable[Path | None]) -> None:
@@ -59,6 +66,7 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object], *, new: bool = 
     Raises:
         OptionError: where the file system refuses; with `new`, where another has put a file there meanwhile.
     """
+    _check_kind(path)
     temporary = ""
     try:
         handle, temporary = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}.", suffix=".part")
