@@ -189,8 +189,8 @@ def page(text: str, steps: Sequence[Step], alone: Sequence[Taken], loaded: Seque
             "",
             f"- read: {read} words of the README, {answers} of answers and the configuration: {reading:.1f} minutes at "
             f"{WORDS_A_MINUTE} words a minute",
-            f"- typed: {typed} characters: {typing:.1f} minutes at {CHARACTERS_A_MINUTE} characters a minute; where the "
-            f"README's commands are copied, {own} characters: {less:.1f} minutes",
+            f"- typed: {typed} characters: {typing:.1f} minutes at {CHARACTERS_A_MINUTE} characters a minute; where "
+            f"the README's commands are copied, {own} characters: {less:.1f} minutes",
             f"- reading and typing: {reading + typing:.1f} minutes; with copying {reading + less:.1f}",
             f"- waited: {seconds[0]:.0f} s alone, {seconds[1]:.0f} s beside {BUSY} busy processes",
             "",
