@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from idl_audit.commands.init import starter
+from idl_audit.commands.init import REPORT, starter
 from idl_audit.commands.options.models import Init
 from idl_audit.report.wording import plain
 from idl_audit.values.errors import OptionError
@@ -21,4 +21,6 @@ def init(asked: Init) -> None:
     text = starter(model, data, asked.reading, folder=output.parent)
     write_whole(output, lambda file: file.write(text.encode("utf-8")))
     if not asked.quiet:
-        typer.echo(f"{plain(output)} is written; look through it, then: idl-audit run")
+        there = (output.parent / REPORT).exists()
+        more = f" --force, which replaces {REPORT}, or -o OTHER.json" if there else ""
+        typer.echo(f"{plain(output)} is written; look through it, then: idl-audit run{more}")

@@ -19,7 +19,7 @@ from idl_audit.cli.exits import Exit
 from idl_audit.commands.options.common import Printing
 from idl_audit.report.wording import plain
 from idl_audit.values.errors import IdlAuditError, IncompleteError, InvalidInputError, MissingTorchError, OptionError
-from idl_audit.values.files import check_distinct, check_place, write_whole
+from idl_audit.values.files import check_distinct, check_ending, check_place, write_whole
 
 if TYPE_CHECKING:
     from idl_audit.report.schema import Diagnostic, Report
@@ -124,6 +124,8 @@ def check_output(
     if output is None:
         return
     check_place(output)
+    named = output.with_suffix(".json")
+    check_ending(output, ".json", f"name it {named}, of which `idl-audit report` makes pages")
     if not output.is_file() or not output.stat().st_size:
         return
     with output.open("rb") as file:

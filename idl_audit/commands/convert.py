@@ -50,7 +50,7 @@ def convert(
     written = (out, options.spy, options.witness)
     check_distinct((path, None if data is None else data.path), written)
     for file in filter(None, written):
-        check_new_file(file, force=options.force)
+        check_new_file(file, force=options.force, ending="" if file == options.spy else ".npz")
     if options.spy is not None and options.spy.suffix.lower() != ".png":
         raise OptionError(f"--spy draws a PNG file; name it {options.spy.with_suffix('.png')}")
     clock = Clock()

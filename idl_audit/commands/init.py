@@ -20,6 +20,8 @@ from idl_audit.values.margins import predictions
 LIMIT = 100
 """Samples that the starter asks for, where there are more."""
 NODES = 5000
+REPORT = "report.json"
+"""Where the starter has `run` write."""
 SECONDS = 300
 
 
@@ -87,7 +89,7 @@ def _without_samples() -> list[str]:
         "",
         "[run]",
         'steps = "sensitivity"      # with data: "sensitivity, certify"',
-        'output = "report.json"',
+        f'output = "{REPORT}"',
         "",
         "[gate]",
         "require = [",
@@ -127,14 +129,14 @@ def _without_labels(samples: Samples) -> list[str]:
             f"# {_comment(samples.source)} has the targets of a regression; verdicts need labels of classes.",
             "[run]",
             'steps = "sensitivity, bounds"',
-            'output = "report.json"',
+            f'output = "{REPORT}"',
         ]
     return [
         f"# {_comment(samples.source)} has no labels, which verdicts need:",
         '# labels = "labels.npz"',
         "[run]",
         'steps = "sensitivity"',
-        'output = "report.json"',
+        f'output = "{REPORT}"',
     ]
 
 
@@ -153,7 +155,7 @@ def _verdict_tables(found: Guess) -> list[str]:
     return [
         "[run]",
         'steps = "sensitivity, certify"',
-        'output = "report.json"',
+        f'output = "{REPORT}"',
         '# reports = ["report.html", "report.md"]',
         "",
         "[certify]",

@@ -36,7 +36,7 @@ def predict(path: Path, data: DataOptions, options: PredictOptions, *, tell: Tel
     """
     check_distinct((path, data.path, data.labels), (options.save,))
     if options.save is not None:
-        check_new_file(options.save, force=options.force)
+        check_new_file(options.save, force=options.force, ending=".npz")
     clock = Clock()
     with clock.step("read and convert"):
         subject = open_subject(path, options.model)

@@ -131,6 +131,8 @@ def verify(
     Raises:
         InvalidInputError: where a file cannot be read; one that proves nothing is reported, not raised.
     """
+    if file.suffix.lower() == ".onnx" and file.is_file():
+        raise OptionError(f"{file} is a model; what proves something stands before it: idl-audit verify PROOF {file}")
     clock = Clock()
     with clock.step("read"), NpzFile(file) as archive:
         asked = _asked(file, archive)

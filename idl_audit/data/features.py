@@ -265,7 +265,7 @@ def read_features(path: Path) -> Features:
     if len(content) > MOST_BYTES:
         raise DataError(f"{path} is too large for a list of features")
     try:
-        found = tomllib.loads(decoded(content, path, "write it in UTF-8"))
+        found = tomllib.loads(decoded(content, path, "give the TOML file that says what the features are"))
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise DataError(f"{path} is no TOML ({error}); write [[feature]] tables") from error
     entries = found.get("feature")

@@ -69,7 +69,10 @@ def parse_bounds(text: str) -> tuple[float, float]:
     Raises:
         OptionError: where there are not two numbers, or lo >= hi.
     """
-    numbers = parse_number_list(text, option="--bounds")
+    try:
+        numbers = parse_number_list(text, option="--bounds")
+    except OptionError as error:
+        raise OptionError(f"{error}, and another behind a comma: LO,HI, for example --bounds 0,1") from None
     if len(numbers) != 2 or not numbers[0] < numbers[1]:
         raise OptionError(f"--bounds needs LO,HI with LO < HI, not {_shown(text)}; write for example --bounds 0,1")
     return numbers[0], numbers[1]

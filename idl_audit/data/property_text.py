@@ -30,4 +30,4 @@ def property_text(path: Path, max_bytes: int) -> str:
         raise DataError(f"{path} cannot be read ({why}); give a .vnnlib or .vnnlib.gz file") from error
     if len(content) > max_bytes:
         raise DataError(f"{path} holds more than {max_bytes // 2**20} MB of text; properties of this size are not read")
-    return decoded(content, path, "give a .vnnlib or .vnnlib.gz file")
+    return decoded(content, path, "give a .vnnlib or .vnnlib.gz file; samples are given with --data")

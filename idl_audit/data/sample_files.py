@@ -105,7 +105,11 @@ def _read_at_once(path: Path, start: bytes, wanted: Sequence[Sequence[str]], asi
         of_torch = start.startswith((_PICKLE, _ZIP))
         return read_torch_tensors(path, wanted) if of_torch else read_safetensors(path, wanted)
     if _is_text(start):
+        if start.lstrip().startswith(b"{"):
+            raise DataError(f"{path} is no file of samples, but JSON; {READABLE}")
         return read_table(path, wanted, aside)
+    if start.startswith(b"\x1f\x8b"):
+        raise DataError(f"{path} is a gzip file; unpack it (gunzip) and give the file inside")
     raise DataError(f"{path} is no file of samples; {READABLE}")
 
 

@@ -271,7 +271,10 @@ def _blocks(
         return by_name
     raw = read.stores[0]
     if raw is None:
-        raise DataError(f"{path} has no array named {_either(INPUT_NAMES)}; it has {_names(read)}")
+        raise DataError(
+            f"{path} has no array named {_either(INPUT_NAMES)}; it has {_names(read)}; save samples with "
+            "numpy.savez(FILE, inputs=..., labels=...)"
+        )
     _check_label_column(raw, read, input_shape, path)
     return [_in_model_order(raw, input_shape, layout, str(path))]
 

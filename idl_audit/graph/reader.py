@@ -65,6 +65,9 @@ def read_graph(path: Path, **how: Any) -> Graph:
     path = Path(path)
     kind = sniff(path)
     if kind not in READERS:
+        owner = path.with_suffix("")
+        if kind == "unknown" and path.suffix == ".data" and owner.is_file():
+            raise ModelFileError(f"{path} has weights of {owner}; give that file")
         raise ModelFileError(f"{path}: this is {ADVICE[kind]}")
     return READERS[kind](path, **how)
 

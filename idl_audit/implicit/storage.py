@@ -194,6 +194,8 @@ class _Reader:
             hint = ""
             if "A" in arrays:
                 hint = """; add meta='{"schema_version": "1.0", "activation": "relu"}' for a model of your own"""
+            elif {"inputs", "images", "x", "X"}.intersection(arrays):
+                hint = "; if these are samples, the model stands first and they behind it: MODEL -d DATA"
             raise ModelFileError(f"{path} is no implicit model: it has no array 'meta'{hint}")
         self._meta = json.loads(str(arrays["meta"][()]))
         version = self._meta.get("schema_version")

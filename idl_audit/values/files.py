@@ -6,16 +6,37 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 from idl_audit.values.errors import OptionError
 
+TABLES: Final = frozenset({".arrow", ".csv", ".npy", ".npz", ".parquet", ".toml", ".tsv", ".xlsx"})
+NETWORKS: Final = frozenset({".onnx", ".pt", ".pth", ".safetensors"})
+PAGES: Final = frozenset(
+    {".gif", ".htm", ".html", ".jpeg", ".jpg", ".json", ".md", ".pdf", ".png", ".sarif", ".svg", ".xml"}
+)
+ENDINGS: Final = TABLES | NETWORKS | PAGES
+"""What a name may end in that says what is in the file; any other end says nothing."""
 
-def check_new_file(path: Path, *, force: bool) -> None:
-    """Raise OptionError where a file cannot be written, or would replace another without being told to."""
+
+def check_new_file(path: Path, *, force: bool, ending: str = "") -> None:
+    """Raise OptionError where a file cannot be written, or would replace another without being told to.
+
+    With `ending`, such as ".npz", one whose name says that something else is in it is refused as well.
+    """
     check_place(path)
+    if ending:
+        check_ending(path, ending)
     if path.exists() and not force:
         raise OptionError(f"{path} exists already; give another name or --force to overwrite it")
+
+
+def check_ending(path: Path, ending: str, advice: str = "") -> None:
+    """Raise OptionError where a name says that something else is in the file than what its `ending` stands for."""
+    found = path.suffix.lower()
+    if found in ENDINGS and found != ending:
+        known = advice or f"name it {path.with_suffix(ending)}"
+        raise OptionError(f"{path} ends in {path.suffix}, and what is written there is {ending[1:].upper()}; {known}")
 
 
 def check_new_folder(path: Path, *, force: bool) -> None:

@@ -43,7 +43,10 @@ MODELS = (
     case("certify state_dict.pt -d good.npz -e 0.02", "state_dict.pt", "weights", "torch.onnx.export"),
     case("certify old.pt -d good.npz -e 0.02", "old.pt", "pickle", "torch.onnx.export"),
     case("certify array.npy -d good.npz -e 0.02", "array.npy", "NumPy array", "torch.onnx.export"),
-    case("certify good.npz -d good.npz -e 0.02", "good.npz", "no implicit model"),
+    case("certify good.npz -d MODEL -e 0.02", "good.npz", "no implicit model", "MODEL -d DATA"),
+    case("certify small.onnx.gz -d good.npz -e 0.02", "small.onnx.gz", "gunzip"),
+    case("certify small.onnx.data -d small.npz -e 0.02", "small.onnx.data", "weights of small.onnx"),
+    case("verify small.onnx good.npz", "small.onnx", "verify PROOF small.onnx"),
     case("certify no_weights.onnx -d good.npz -e 0.02", "digits_mlp.onnx.data", "external data", "no such file"),
     case("certify unknown_operator.onnx -d small.npz -e 0.02", "unknown_operator.onnx", "Hardmax", "odd"),
     case("convert unknown_operator.onnx -o out/x.npz", "unknown_operator.onnx", "Hardmax", "odd"),
@@ -76,6 +79,9 @@ SAMPLES = (
     case("certify MODEL -d missing.npz -e 0.02", "missing.npz", "no such file", ".npz"),
     case("certify MODEL -d out -e 0.02", "out", "folder without images", ".png"),
     case("certify MODEL -d MODEL -e 0.02", "digits_mlp.onnx", "no file of samples", ".npz"),
+    case("certify MODEL -d small.onnx.gz -e 0.02", "small.onnx.gz", "gunzip"),
+    case("certify MODEL -d document.json -e 0.02", "document.json", "JSON", ".npz"),
+    case("certify MODEL good.npz", "good.npz", ".vnnlib", "--data"),
     case("certify MODEL -d module.pt -e 0.02", "module.pt", "more than plain tensors", "torch.save"),
     case("certify good.npz -d small.onnx -e 0.02", "good.npz", "no implicit model"),
     case("certify MODEL -d data.csv -e 0.02", "data.csv", "no labels", "--labels"),
@@ -84,7 +90,7 @@ SAMPLES = (
     case("certify MODEL -d no_labels.npz -e 0.02", "no_labels.npz", "no labels", "--labels"),
     case("attack MODEL -d no_labels.npz -e 0.02", "no_labels.npz", "no labels", "--labels"),
     case("certify MODEL -d array.npy -e 0.02", "array.npy", "no labels", "--labels"),
-    case("certify MODEL -d no_inputs.npz -e 0.02", "no_inputs.npz", "no array named inputs", "'pixels'"),
+    case("certify MODEL -d no_inputs.npz -e 0.02", "no_inputs.npz", "no array named inputs", "'pixels'", "numpy.savez"),
     case("certify MODEL -d no_samples.npz -e 0.02", "no_samples.npz", "no samples"),
     case("certify MODEL -d wrong_shape.npz -e 0.02", "wrong_shape.npz", "63", "(1, 64)", "64"),
     case("convert MODEL -o out/x.npz -d wrong_shape.npz", "wrong_shape.npz", "63", "(1, 64)"),
@@ -128,6 +134,7 @@ SAMPLES = (
 
 NUMBERS = (
     case("certify MODEL -d good.npz -e 0", "--eps", "above zero", "8/255"),
+    case("certify MODEL -d good.npz -e 0,02", "--eps", "above zero", "0.02 is one"),
     case("certify MODEL -d good.npz -e -1", "--eps", "above zero", "'-1'"),
     case("certify MODEL -d good.npz -e abc", "--eps", "'abc'", "8/255"),
     case("certify MODEL -d good.npz -e ''", "--eps", "8/255"),
@@ -140,6 +147,7 @@ NUMBERS = (
     case("certify MODEL -d good.npz -e 0.2:0.1:3", "--eps", "0.2:0.1:3"),
     case("certify MODEL -d good.npz -e 0.1:0.2:1", "--eps", "count from 2"),
     case(f"{CERTIFY} --bounds 0", "--bounds", "LO,HI"),
+    case(f"{CERTIFY} --bounds '0;1'", "--bounds", "'0;1'", "LO,HI"),
     case(f"{CERTIFY} --bounds 1,0", "--bounds", "LO < HI"),
     case(f"{CERTIFY} --bounds a,b", "--bounds", "'a'"),
     case(f"{CERTIFY} --limit 0", "--limit", "1 or more", "not 0"),
@@ -204,6 +212,15 @@ NUMBERS = (
 OUTPUTS = (
     case(f"{CERTIFY} -o nowhere/r.json", "nowhere", "does not exist"),
     case(f"{CERTIFY} -o out", "out", "folder"),
+    case(f"{CERTIFY} -o out/page.html", "page.html", "JSON", "page.json", "idl-audit report"),
+    case(f"{CERTIFY} -o /dev/null", "/dev/null", "device"),
+    case(f"{CERTIFY} --save /dev/null --force", "/dev/null", "device"),
+    case(f"{CERTIFY} --save out/adv.csv", "adv.csv", "NPZ", "adv.npz"),
+    case("certify MODEL -d good.npz -e 0.01,0.02 --plot out/x.jpg", "x.jpg", "PNG", "x.png"),
+    case("convert MODEL -o out/x.onnx", "x.onnx", "NPZ", "x.npz"),
+    case("compress MODEL --quantize 8 -o out/x.onnx", "x.onnx", "NPZ", "x.npz"),
+    case("reduce MODEL -o out/x.onnx", "x.onnx", "NPZ", "x.npz"),
+    case("sensitivity MODEL -o out/page.html", "page.html", "JSON", "page.json"),
     case(f"{CERTIFY} --save nowhere/adv.npz", "nowhere", "does not exist"),
     case(f"{CERTIFY} --save out", "out", "folder"),
     case(f"{CERTIFY} --save good.npz --force", "good.npz", "named twice"),
@@ -261,7 +278,7 @@ STATES = (
     case(f"{BOUNDS} --save good.npz --force", "good.npz", "named twice"),
     case(f"{BOUNDS} --save small.npz", "small.npz", "exists already", "--force"),
     case(f"{BOUNDS} --save nowhere/b.npz", "nowhere", "does not exist"),
-    case(f"{BOUNDS} --sigma array.npy --save array.npy --force", "array.npy", "named twice"),
+    case(f"{BOUNDS} --sigma array.npy --save array.npy --force", "array.npy", "array.npz"),
     case(f"{BOUNDS} --time-limit 0", "--time-limit", "positive"),
     case("bounds MODEL -d good.npz", "--eps"),
 )
@@ -319,6 +336,14 @@ def test_a_usage_error_names_the_option_and_has_exit_code_2(files, entry):
     for word in entry.words:
         assert word in found.err
     assert snapshot(files) == before
+
+
+def test_init_says_what_run_does_with_a_report_that_is_there(files):
+    (files / "report.json").write_text("{}")
+    told = run("init", MODEL, DATA).out
+    assert "run --force, which replaces report.json" in told
+    (files / "report.json").unlink()
+    assert run("init", MODEL, DATA, "--force").out.endswith("then: idl-audit run\n")
 
 
 def test_attack_without_a_method_lists_attacks_only(files):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import pickle
 import shutil
 from dataclasses import dataclass
@@ -92,6 +93,8 @@ def _write_models(folder: Path) -> None:
     w = weights()
     relu = helper.make_node("Relu", ["h"], ["y"], name="relu")
     network(folder / "small.onnx", [gemm(target="h"), relu], w)
+    (folder / "small.onnx.gz").write_bytes(gzip.compress((folder / "small.onnx").read_bytes()))
+    (folder / "small.onnx.data").write_bytes(b"\xff\x00\xfe\xff" * 16)
     network(folder / "unknown_operator.onnx", [helper.make_node("Hardmax", ["x"], ["h"], name="odd"), gemm("h")], w)
     chain = [helper.make_node("Hardmax", ["x"], ["h"]), gemm("h", "g"), helper.make_node("Bernoulli", ["g"], ["y"])]
     network(folder / "two_unknown_operators.onnx", chain, w)
@@ -158,6 +161,7 @@ def _write_samples(folder: Path) -> None:
         bad[3, 5] = value
         np.savez(folder / f"{name}.npz", inputs=bad, labels=y)
     np.save(folder / "array.npy", x)
+    (folder / "document.json").write_text('{\n "inputs": [1, 2]\n}\n')
     np.save(folder / "row.npy", x[0, :4])
     np.savetxt(folder / "data.csv", x, delimiter=",")
     content = (folder / "good.npz").read_bytes()

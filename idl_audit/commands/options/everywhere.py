@@ -102,6 +102,6 @@ class EverywhereOptions(Declared):
         if self.axes is not None and len(self.axes) != 2:
             raise OptionError("--axes must name two inputs, such as age,income or 0,3")
         if self.plot is not None:
-            check_new_file(self.plot, force=self.force)
+            check_new_file(self.plot, force=self.force, ending=".png")
         if self.certificates is not None:
             check_new_folder(self.certificates, force=self.force)

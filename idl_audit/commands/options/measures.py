@@ -93,7 +93,7 @@ class SensitivityOptions(Declared):
         if self.local is not None:
             object.__setattr__(self, "preprocessing", self.local.data.preprocessing)
         for file in filter(None, (self.save, self.witness)):
-            check_new_file(file, force=self.force)
+            check_new_file(file, force=self.force, ending=".npz")
         if self.images is not None:
             check_new_folder(self.images, force=self.force)
 
@@ -140,7 +140,7 @@ class BoundsOptions(Declared):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.save is not None:
-            check_new_file(self.save, force=self.force)
+            check_new_file(self.save, force=self.force, ending=".npz")
 
 
 @dataclass(frozen=True)

@@ -166,7 +166,7 @@ class TrainOptions(Declared):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_new_file(self.out, force=self.force)
+        check_new_file(self.out, force=self.force, ending=".npz")
         layers = self.structure.layers
         if self.states is None and not layers:
             raise OptionError("--states is missing: give N, or --structure feed-forward:60,40")

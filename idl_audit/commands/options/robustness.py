@@ -274,14 +274,15 @@ class RobustnessOptions(Declared):
             raise OptionError("--ignore needs the range that these inputs move in; give it with --bounds LO,HI")
         self._check_features()
         if self.ignore is None and not self.fair and any(radius.value == 0 for radius in self.eps):
+            comma = "" if len(self.eps) < 2 else "; a comma separates radii: 0.02 is one, and 0,02 are two"
             raise OptionError(
                 "--eps must be above zero, not 0; write for example 8/255 or 0.03 (0 is for --ignore and --monotone, "
-                "where other inputs move)"
+                f"where other inputs move){comma}"
             )
         if self.largest and len(self.eps) != 1:
             raise OptionError("--largest looks between 0 and one radius; give one with --eps")
         if self.plot is not None:
-            check_new_file(self.plot, force=force)
+            check_new_file(self.plot, force=force, ending=".png")
             if len(self.eps) < 2 and not self.largest:
                 raise OptionError("--plot draws shares over several radii; give several with --eps, or --largest")
         if self.is_perturbed:
@@ -294,7 +295,7 @@ class RobustnessOptions(Declared):
         if self.matrix is not None and "sensitivity" not in (self.verdicts.methods or ()):
             raise OptionError("--matrix ranks inputs for the method sensitivity; name it with --method sensitivity")
         if self.save is not None:
-            check_new_file(self.save, force=force)
+            check_new_file(self.save, force=force, ending=".npz")
         for folder in filter(None, (self.images, self.certificates)):
             check_new_folder(folder, force=force)
         if self.certificates is not None:
@@ -541,7 +542,7 @@ class ObjectiveOptions(Declared):
                 "save weights c of the outputs as .npy, .csv, or .npz with c and perhaps w for the states"
             )
         if self.save is not None:
-            check_new_file(self.save, force=self.force)
+            check_new_file(self.save, force=self.force, ending=".npz")
 
     @property
     def budget(self) -> Budget:

@@ -29,7 +29,8 @@ def refuse_shared(found: Samples, seen: Samples, what: str, where: str) -> None:
 def refuse_few(samples: Samples, what: str) -> None:
     """Raise DataError where there are too few samples for what is to be done with them."""
     if samples.n < FEWEST:
-        raise DataError(f"{samples.n} samples are to be {what}, and {FEWEST} are the fewest; give more samples")
+        what_is = "1 sample is" if samples.n == 1 else f"{samples.n} samples are"
+        raise DataError(f"{what_is} to be {what}, and {FEWEST} are the fewest; give more samples")
 
 
 def split(n: int, share: float, seed: int) -> tuple[IntArray, IntArray]:

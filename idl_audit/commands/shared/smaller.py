@@ -59,7 +59,7 @@ def open_model(
     """Read a model and, where there are any, samples. Raises as `open_subject` and `read_samples` do."""
     check_distinct((path, None if data is None else data.path), (options.out,))
     if options.out is not None:
-        check_new_file(options.out, force=options.force)
+        check_new_file(options.out, force=options.force, ending=".npz")
     with clock.step("read and convert"):
         subject = open_subject(path, options.model)
     inputs = subject.random_inputs(seed=options.seed)
