@@ -296,3 +296,9 @@ def test_names_that_nothing_has_are_found(name, is_there):
 
 def test_paths_that_are_not_there_are_found():
     assert missing_paths("`docs/mathematics.md` `docs/nowhere.md` `a/b`") == ["docs/nowhere.md"]
+
+
+def test_the_page_of_the_report_names_the_version_that_is_written():
+    from idl_audit.report.schema.document import SCHEMA_VERSION
+
+    assert f"`schema_version` is {SCHEMA_VERSION};" in (ROOT / "docs/report.md").read_text(encoding="utf-8")

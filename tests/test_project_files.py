@@ -123,3 +123,25 @@ def test_the_changelog_has_what_is_unreleased_and_every_version_newest_first():
     assert ".".join(map(str, numbers[0])) == PROJECT["version"] == idl_audit.__version__
     kinds = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
     assert set(re.findall(r"^### (.*)$", CHANGELOG, flags=re.M)) <= kinds
+
+
+def test_a_release_s_description_has_no_links_that_only_the_repository_follows(tmp_path):
+    page = tmp_path / "README.md"
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    page.write_text(readme, encoding="utf-8")
+    line = [sys.executable, ROOT / ".ci/absolute_links.py", page, "who/idl-audit", "v1.2.3"]
+    subprocess.run(line, check=True)
+    told = page.read_text(encoding="utf-8")
+    places = (
+        "https://github.com/who/idl-audit/blob/v1.2.3/",
+        "https://raw.githubusercontent.com/who/idl-audit/v1.2.3/",
+    )
+    assert told.count(places[1]) == readme.count("![") == 1
+    for place in places:
+        paths = re.findall(rf"\({re.escape(place)}([^)#]+)", told)
+        assert paths
+        assert [path for path in paths if not (ROOT / path).exists()] == []
+        told = told.replace(place, "")
+    assert told == readme
+    assert re.findall(r"\]\((?!https?:|#)[^)]+\)", page.read_text(encoding="utf-8")) == []
+    assert 'absolute_links.py README.md "$GITHUB_REPOSITORY" "$GITHUB_REF_NAME"' in WORKFLOWS["release"]
