@@ -2,8 +2,8 @@
 
     python -m tests.newcomer [--out reports/newcomer.md]
 
-Everything is done in order, in a fresh clone and an environment of its own, once on a machine that has nothing else to
-do and once beside two processes that are busy. The lines are the README's; what it leaves to the reader (a network, a
+Everything is done in order, in a fresh clone and an environment of its own, once on the machine as it is and once
+beside two processes that are busy. The lines are the README's; what it leaves to the reader (a network, a
 rule) is below. Reading is counted at 200 words a minute, and typing at 40, a word being five characters.
 """
 
@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from benchmarks.measuring import machine
+from benchmarks.measuring import machine, seconds_of_children
 from tests import first_hour
 
 ROOT: Final = first_hour.ROOT
@@ -63,10 +63,12 @@ class Step:
 
 @dataclass(frozen=True)
 class Taken:
-    """What a step took: seconds, words of the answer (its first paragraph and what is read after it), words printed."""
+    """What a step took: seconds by the wall and of processors, words of the answer and of all that is printed."""
 
     seconds: float
+    worked: float
     words: int
+    """Of the first paragraph, and of what is read after it."""
     printed: int
     code: int
     error: str
@@ -125,27 +127,28 @@ def take(step: Step, place: Path, activate: str) -> Taken:
     folder = place / step.folder
     if step.file:
         (folder / step.file).write_text(step.typed, encoding="utf-8")
-        return Taken(0.0, 0, 0, 0, "")
+        return Taken(0.0, 0.0, 0, 0, 0, "")
     dropped = ("PYTHON", "IDL_AUDIT", "VIRTUAL_ENV", "OMP_", "COLUMNS")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
     line = f"{activate} && {step.typed}" if step.active else step.typed
-    start = time.monotonic()
+    start, worked = time.monotonic(), seconds_of_children()
     done = subprocess.run(
         ["bash", "-c", line], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
-    seconds = time.monotonic() - start
+    seconds, worked = time.monotonic() - start, seconds_of_children() - worked
     answer = done.stdout.split("\n\n")[0]
     if step.read:
         answer += (folder / step.read).read_text(encoding="utf-8")
-    return Taken(seconds, words(answer), words(done.stdout), done.returncode, done.stderr.strip())
+    return Taken(seconds, worked, words(answer), words(done.stdout), done.returncode, done.stderr.strip())
 
 
 @contextmanager
-def busy(processes: int) -> Iterator[None]:
-    """Keep so many processors busy meanwhile."""
+def busy(processes: int) -> Iterator[float]:
+    """Keep so many processors busy meanwhile; give how many processes waited or ran before (of the last minute)."""
+    before = os.getloadavg()[0]
     started = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(processes)]
     try:
-        yield
+        yield before
     finally:
         for process in started:
             process.kill()
@@ -163,27 +166,32 @@ def walk(steps: Sequence[Step], place: Path, activate: str) -> list[Taken]:
     return taken
 
 
-def page(text: str, steps: Sequence[Step], alone: Sequence[Taken], loaded: Sequence[Taken]) -> str:
-    """Return the report."""
+def page(
+    text: str, steps: Sequence[Step], alone: Sequence[Taken], loaded: Sequence[Taken], others: Sequence[float]
+) -> str:
+    """Return the report; `others` is the load of the machine before each of the two walks."""
     typed, read = sum(len(step.typed) for step in steps), words(until_own(text))
     own = sum(len(step.typed) for step in steps if step.typed not in text)
     answers = sum(one.words for one in alone)
     typing, less = typed / CHARACTERS_A_MINUTE, own / CHARACTERS_A_MINUTE
     reading = (read + answers) / WORDS_A_MINUTE
     rows = [
-        f"| {_shown(step)} | {len(step.typed)} | {first.words} | {first.printed} | {first.seconds:.1f} | "
-        f"{second.seconds:.1f} |"
+        f"| {_shown(step)} | {len(step.typed)} | {first.words} | {first.printed} | {first.worked:.1f} | "
+        f"{first.seconds:.1f} | {second.seconds:.1f} |"
         for step, first, second in zip(steps, alone, loaded, strict=True)
     ]
     seconds = [sum(one.seconds for one in taken) for taken in (alone, loaded)]
+    worked = sum(one.worked for one in alone)
     return "\n".join(
         [
             "# From a clone to a gate in CI",
             "",
             "Made by `python -m tests.newcomer`: what a newcomer types who has read the README as far as its section "
             "on a network of one's own, in a fresh clone and a fresh environment; the last command is the job in CI. "
-            f"Seconds are of the wall, once alone and once beside {BUSY} busy processes; pip found its packages in a "
-            "folder and its cache. What is read of an answer is its first paragraph, and of a configuration all.",
+            "Seconds are of the processors, and by the wall: as the machine was, and with "
+            f"{BUSY} more processes that are busy all the time. Before the first walk its load was {others[0]:.1f} by "
+            f"others, before the second {others[1]:.1f}. What is read of an answer is its first paragraph, of a "
+            "configuration all.",
             "",
             machine(1, ("pip",)).replace("1 threads; ", ""),
             "",
@@ -192,10 +200,11 @@ def page(text: str, steps: Sequence[Step], alone: Sequence[Taken], loaded: Seque
             f"- typed: {typed} characters: {typing:.1f} minutes at {CHARACTERS_A_MINUTE} characters a minute; where "
             f"the README's commands are copied, {own} characters: {less:.1f} minutes",
             f"- reading and typing: {reading + typing:.1f} minutes; with copying {reading + less:.1f}",
-            f"- waited: {seconds[0]:.0f} s alone, {seconds[1]:.0f} s beside {BUSY} busy processes",
+            f"- waited: {seconds[0]:.0f} s, and {seconds[1]:.0f} s beside {BUSY} more processes; {worked:.0f} s of "
+            "processors",
             "",
-            "| typed | characters | words read | words printed | s | s, busy |",
-            "|---|---:|---:|---:|---:|---:|",
+            "| typed | characters | words read | words printed | processor, s | wall, s | beside more, s |",
+            "|---|---:|---:|---:|---:|---:|---:|",
             *rows,
             "",
         ]
@@ -212,14 +221,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "reports/newcomer.md")
     asked = parser.parse_args()
-    found = []
+    found, others = [], []
     for processes in (0, BUSY):
-        with tempfile.TemporaryDirectory() as name, busy(processes):
+        with tempfile.TemporaryDirectory() as name, busy(processes) as load:
+            others.append(load)
             place = Path(name)
             steps = protocol(readme(), str(ROOT))
             found.append(walk(steps, place, f". {place / 'idl-audit/.venv/bin/activate'}"))
     steps = protocol(readme(), "https://example.org/idl-audit")
-    asked.out.write_text(page(readme(), steps, *found), encoding="utf-8")
+    asked.out.write_text(page(readme(), steps, found[0], found[1], others), encoding="utf-8")
 
 
 if __name__ == "__main__":
