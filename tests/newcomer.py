@@ -1,10 +1,9 @@
 """From a clone of the code to a gate in CI with the README alone: what a newcomer types, and what that costs.
 
-    python -m tests.newcomer [--out reports/newcomer.md]
+    python -m tests.newcomer [--busy 2] [--out reports/newcomer.md]
 
-Everything is done in order, in a fresh clone and an environment of its own, once on the machine as it is and once
-beside two processes that are busy. The lines are the README's; what it leaves to the reader (a network, a
-rule) is below. Reading is counted at 200 words a minute, and typing at 40, a word being five characters.
+Everything is done in order, in a fresh clone and an environment of its own, beside two processes that are busy. The
+lines are the README's; what it leaves to the reader (a network, a rule) is below. Reading is counted at 200 words a minute, and typing at 40, a word being five characters.
 """
 
 from __future__ import annotations
@@ -166,32 +165,27 @@ def walk(steps: Sequence[Step], place: Path, activate: str) -> list[Taken]:
     return taken
 
 
-def page(
-    text: str, steps: Sequence[Step], alone: Sequence[Taken], loaded: Sequence[Taken], others: Sequence[float]
-) -> str:
-    """Return the report; `others` is the load of the machine before each of the two walks."""
+def page(text: str, steps: Sequence[Step], taken: Sequence[Taken], *, others: float, processes: int) -> str:
+    """Return the report; `others` is the load of the machine before, `processes` how many were kept busy beside."""
     typed, read = sum(len(step.typed) for step in steps), words(until_own(text))
     own = sum(len(step.typed) for step in steps if step.typed not in text)
-    answers = sum(one.words for one in alone)
+    answers = sum(one.words for one in taken)
     typing, less = typed / CHARACTERS_A_MINUTE, own / CHARACTERS_A_MINUTE
     reading = (read + answers) / WORDS_A_MINUTE
     rows = [
-        f"| {_shown(step)} | {len(step.typed)} | {first.words} | {first.printed} | {first.worked:.1f} | "
-        f"{first.seconds:.1f} | {second.seconds:.1f} |"
-        for step, first, second in zip(steps, alone, loaded, strict=True)
+        f"| {_shown(step)} | {len(step.typed)} | {one.words} | {one.printed} | {one.worked:.1f} | {one.seconds:.1f} |"
+        for step, one in zip(steps, taken, strict=True)
     ]
-    seconds = [sum(one.seconds for one in taken) for taken in (alone, loaded)]
-    worked = sum(one.worked for one in alone)
+    beside = f", beside {processes} processes that are busy all the time" if processes else ""
     return "\n".join(
         [
             "# From a clone to a gate in CI",
             "",
             "Made by `python -m tests.newcomer`: what a newcomer types who has read the README as far as its section "
             "on a network of one's own, in a fresh clone and a fresh environment; the last command is the job in CI. "
-            "Seconds are of the processors, and by the wall: as the machine was, and with "
-            f"{BUSY} more processes that are busy all the time. Before the first walk its load was {others[0]:.1f} by "
-            f"others, before the second {others[1]:.1f}. What is read of an answer is its first paragraph, of a "
-            "configuration all.",
+            "What is read of an answer is its first paragraph, of a configuration all. Seconds are of the processors, "
+            f"which is what it takes where nothing else runs, and by the wall{beside}; before, the load of the machine "
+            f"by others was {others:.1f} processes.",
             "",
             machine(1, ("pip",)).replace("1 threads; ", ""),
             "",
@@ -200,11 +194,11 @@ def page(
             f"- typed: {typed} characters: {typing:.1f} minutes at {CHARACTERS_A_MINUTE} characters a minute; where "
             f"the README's commands are copied, {own} characters: {less:.1f} minutes",
             f"- reading and typing: {reading + typing:.1f} minutes; with copying {reading + less:.1f}",
-            f"- waited: {seconds[0]:.0f} s, and {seconds[1]:.0f} s beside {BUSY} more processes; {worked:.0f} s of "
-            "processors",
+            f"- waited: {sum(one.seconds for one in taken):.0f} s, of which processors worked "
+            f"{sum(one.worked for one in taken):.0f} s",
             "",
-            "| typed | characters | words read | words printed | processor, s | wall, s | beside more, s |",
-            "|---|---:|---:|---:|---:|---:|---:|",
+            "| typed | characters | words read | words printed | processor, s | wall, s |",
+            "|---|---:|---:|---:|---:|---:|",
             *rows,
             "",
         ]
@@ -220,16 +214,16 @@ def main() -> None:
     """Write the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "reports/newcomer.md")
+    parser.add_argument(
+        "--busy", type=int, default=BUSY, help="processes that are kept busy beside; default %(default)s"
+    )
     asked = parser.parse_args()
-    found, others = [], []
-    for processes in (0, BUSY):
-        with tempfile.TemporaryDirectory() as name, busy(processes) as load:
-            others.append(load)
-            place = Path(name)
-            steps = protocol(readme(), str(ROOT))
-            found.append(walk(steps, place, f". {place / 'idl-audit/.venv/bin/activate'}"))
+    with tempfile.TemporaryDirectory() as name, busy(asked.busy) as others:
+        place = Path(name)
+        activate = f". {place / 'idl-audit/.venv/bin/activate'}"
+        taken = walk(protocol(readme(), str(ROOT)), place, activate)
     steps = protocol(readme(), "https://example.org/idl-audit")
-    asked.out.write_text(page(readme(), steps, found[0], found[1], others), encoding="utf-8")
+    asked.out.write_text(page(readme(), steps, taken, others=others, processes=asked.busy), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ def test_what_the_reader_writes_is_what_the_readme_says():
 
 def test_reading_and_typing_take_ten_minutes_where_commands_are_copied():
     taken = [newcomer.Taken(1.0, 1.0, 20, 100, step.code, "") for step in STEPS]
-    told = newcomer.page(TEXT, STEPS, taken, taken, (0.0, 2.0))
+    told = newcomer.page(TEXT, STEPS, taken, others=0.0, processes=2)
     (line,) = (line for line in told.splitlines() if line.startswith("- reading and typing: "))
     by_hand, copied = map(float, re.findall(r"\d+\.\d", line))
     assert 0 < copied <= 10 < by_hand <= 15
