@@ -3,7 +3,8 @@
     python -m tests.newcomer [--busy 2] [--out reports/newcomer.md]
 
 Everything is done in order, in a fresh clone and an environment of its own, beside two processes that are busy. The
-lines are the README's; what it leaves to the reader (a network, a rule) is below. Reading is counted at 200 words a minute, and typing at 40, a word being five characters.
+lines are the README's; what it leaves to the reader (a network, a rule) is below. Reading is counted at 200 words a
+minute, and typing at 40, a word being five characters.
 """
 
 from __future__ import annotations
