@@ -313,6 +313,26 @@ def _bells() -> Any:
     return SVC()
 
 
+def of_categories(folder: Path) -> None:
+    """Write a pipeline whose first column is a category, a number, with what its columns are."""
+    from skl2onnx import to_onnx
+    from sklearn.compose import ColumnTransformer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+    rng = np.random.default_rng(0)
+    x = np.hstack([rng.integers(0, 3, (80, 1)), rng.random((80, 2))]).astype(np.float32)
+    table = [("one hot", OneHotEncoder(handle_unknown="ignore"), [0]), ("scaled", StandardScaler(), [1, 2])]
+    with silently():
+        model = make_pipeline(ColumnTransformer(table), LogisticRegression()).fit(x, x[:, 0] + x[:, 1] > 1)
+        (folder / "m.onnx").write_bytes(to_onnx(model, x[:1]).SerializeToString())
+    np.savez(folder / "d.npz", inputs=x[:SAMPLES], labels=model.predict(x[:SAMPLES]).astype(int))
+    kinds = {"room": 'kind = "fixed"', "area": "range = [0, 1]", "age": "range = [0, 1]"}
+    kinds = {name: text if "kind" in text else f'kind = "continuous"\n{text}' for name, text in kinds.items()}
+    (folder / "f.toml").write_text("".join(f'[[feature]]\nname = "{n}"\n{text}\n' for n, text in kinds.items()))
+
+
 def committed(name: str) -> Callable[[Path], None]:
     """Return what copies a file that another framework wrote, with its samples."""
 
@@ -438,7 +458,8 @@ MODELS: Final[Mapping[str, Brought]] = MappingProxyType(
             of_sklearn(_forest),
             (Typed(CERTIFY, 2, "TreeEnsembleClassifier"), Typed("attack m.onnx -d d.npz -e 0.5", 0, "attacked")),
         ),
-        "support vectors": answered("scikit-learn, an SVC", of_sklearn(_bells), CERTIFY, "SVMClassifier", 2),
+        "categories": certified("scikit-learn, categories as numbers", of_categories, f"{CERTIFY} --features f.toml"),
+        "support vectors": certified("scikit-learn, an SVC of three classes", of_sklearn(_bells)),
         "keras": certified("Keras 3, convolutions", committed("keras_conv")),
         "keras, recurrent": certified("Keras 3, a recurrent layer", committed("keras_recurrent")),
         "jax": certified("JAX, dense layers", committed("jax_dense")),

@@ -2,8 +2,8 @@
 
 Linear models, scalers and what stands around them are linear maps, a softmax or a sigmoid. Class labels jump and are
 not audited: where a file has outputs of floats, its others are left out, and a ZipMap, which makes a dictionary of
-every sample's probabilities, hands these on. Trees, and kernels whose classes vote, have no plain form, and are refused
-by name.
+every sample's probabilities, hands these on. Trees have no plain form, and are refused by name. Of support vectors the
+scores of the pairs of classes are read; how these vote is in the file's own plain operators.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from idl_audit.values.errors import UnsupportedModelError
 _FLOATS: Final = frozenset({"float16", "bfloat16", "float32", "float64", "undefined"})
 _FLOAT: Final = 1
 """TensorProto's number of float32."""
+_INT64: Final = 7
+_DOUBLE: Final = 11
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Translated:
 
 def without_classical(contents: Contents) -> Translated:
     """Return the contents in plain operators, with the outputs that hold floats where there are any."""
-    work = _Work(Names.of(contents.body))
+    work = _Work(Names.of(contents.body), kinds={value.name: value.dtype for value in contents.inputs})
     maps = {node.outputs[0]: _keys(node) for node in contents.body.nodes if _is_classical(node, contents, "ZipMap")}
     outputs = tuple(replace(v, dtype="float32", shape=None) if v.name in maps else v for v in contents.outputs)
     kept = tuple(value for value in outputs if value.dtype in _FLOATS) or outputs
@@ -81,6 +83,8 @@ class _Work:
     """The translation of one graph."""
 
     names: Names
+    kinds: Mapping[str, str]
+    """Input -> the type of its numbers."""
     nodes: list[Node] = field(default_factory=list)
     constants: dict[str, AnyArray] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
@@ -186,11 +190,7 @@ def _regressor(node: Node, body: Body, work: _Work) -> None:
 
 def _classifier(node: Node, body: Body, work: _Work) -> None:
     """Scores z = x W^T + b and what becomes of them; one row for two classes stands for both."""
-    if len(node.outputs) < 2 or not node.outputs[1]:
-        _refuse(node, _LABELS)
-    read = {name for other in live_nodes(body.nodes, body.outputs) for name in other.reads}
-    if node.outputs[0] in read.union(body.outputs):
-        _refuse(node, _LABELS)
+    _check_scores_alone(node, body)
     labels = node.attributes.get("classlabels_ints") or node.attributes.get("classlabels_strings")
     classes = len(labels) if isinstance(labels, tuple) else 1
     n = _numbers(node, "intercepts").size or classes
@@ -234,6 +234,15 @@ def _both(row: AnyArray, how: str) -> AnyArray:
 
 
 _LABELS: Final = "makes class labels, which jump; make its scores, the second output, the output of the model"
+
+
+def _check_scores_alone(node: Node, body: Body) -> None:
+    """Refuse a classifier whose label is read, or that has no scores."""
+    if len(node.outputs) < 2 or not node.outputs[1]:
+        _refuse(node, _LABELS)
+    read = {name for other in live_nodes(body.nodes, body.outputs) for name in other.reads}
+    if node.outputs[0] in read.union(body.outputs):
+        _refuse(node, _LABELS)
 
 
 def _normalizer(node: Node, body: Body, work: _Work) -> None:
@@ -290,8 +299,72 @@ def _binarizer(node: Node, body: Body, work: _Work) -> None:
     work.add(node, "Cast", (above,), node.outputs[0], to=_FLOAT)
 
 
+def _one_hot(node: Node, body: Body, work: _Work) -> None:
+    """y_k = 1 where the whole part of x is category k, else 0, (N, C) -> (N, C, K): both sides of it are jumps."""
+    categories = node.attributes.get("cats_int64s", ())
+    if node.attributes.get("cats_strings") or not isinstance(categories, tuple) or not categories:
+        _refuse(node, "reads text, which no small change moves: audit the model behind it")
+    if not node.attributes.get("zeros", 1):
+        _refuse(
+            node,
+            "fails at categories that it does not know, so that a set of inputs may have no answer; fit "
+            'OneHotEncoder(handle_unknown="ignore"), which gives zeros there',
+        )
+    numbers = np.array([one for one in categories if isinstance(one, int)], np.int64)
+    if len(set(numbers.tolist())) != len(categories) or (np.abs(numbers) >= _MOST_CATEGORY).any():
+        _refuse(node, f"has categories that are there twice, or beyond {_MOST_CATEGORY}")
+    source, first, last = _read_by(node, body, work, numbers)
+    each = work.add(node, "Reshape", (source, work.constant(node, "shape", np.array([0, 0, 1], np.int64))))
+    sides = (("Greater", first), ("Less", last))
+    found = tuple(work.add(node, op, (each, work.constant(node, f"{op} limits", ends))) for op, ends in sides)
+    work.add(node, "Cast", (work.add(node, "And", found),), node.outputs[0], to=_FLOAT)
+
+
+def _read_by(node: Node, body: Body, work: _Work, numbers: AnyArray) -> tuple[str, AnyArray, AnyArray]:
+    """Return a tensor, and between which numbers it lies where its whole part is each category.
+
+    Of whole numbers these are the halves on both sides. An input of float32 numbers is compared with what lies half-way
+    between a whole number and the float32 number next to it: a real input is read as the nearest float32 number, and
+    whole numbers themselves lie on no jump.
+    """
+    moving = _moved_input(node, body, work)
+    if moving is None:
+        whole = work.floats(node, work.add(node, "Cast", (_one(node),), to=_INT64))
+        return whole, (numbers - 0.5).astype(np.float32), (numbers + 0.5).astype(np.float32)
+    least = np.where(numbers > 0, numbers, numbers - 1).astype(np.float32)  # the ends, towards 0 from there
+    most = np.where(numbers >= 0, numbers + 1, numbers).astype(np.float32)
+    inward = np.float32(-np.inf), np.float32(np.inf)
+    first = np.where(numbers > 0, _half_way(least, inward[0]), _half_way(least, inward[1]))
+    last = np.where(numbers >= 0, _half_way(most, inward[0]), _half_way(most, inward[1]))
+    return work.add(node, "Cast", (moving,), to=_DOUBLE), first, last
+
+
+def _half_way(numbers: AnyArray, towards: np.float32) -> AnyArray:
+    """Return what lies in the middle between float32 numbers and their neighbours on one side, as float64."""
+    return np.asarray((numbers.astype(np.float64) + np.nextafter(numbers, towards).astype(np.float64)) / 2)
+
+
+def _moved_input(node: Node, body: Body, work: _Work) -> str | None:
+    """Return the tensor whose whole parts a node reads, of float32 inputs that are moved at most; None for another."""
+    makers = {name: other for other in body.nodes for name in other.outputs}
+    source = _one(node)
+    while source in makers and makers[source].op == "Cast" and makers[source].attributes.get("to") in (_FLOAT, _INT64):
+        source = makers[source].inputs[0]
+    name = source
+    while name in makers and (makers[name].op in _MOVES or makers[name].attributes.get("to") == _FLOAT):
+        name = makers[name].inputs[0]
+    return source if name not in makers and work.kinds.get(name) == "float32" else None
+
+
+_MOVES: Final = frozenset({"ArrayFeatureExtractor", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Squeeze"})
+
+
+_MOST_CATEGORY: Final = 2**22
+"""Numbers between categories are float32 ones."""
+
+
 def _kernel_regressor(node: Node, body: Body, work: _Work) -> None:
-    """y = sum_i a_i K(x, s_i) + rho, K(x, s) = x . s (LINEAR) or exp(-gamma |x - s|^2) (RBF), the file's own numbers.
+    """y = sum_i a_i K(x, s_i) + rho, the file's own numbers.
 
     Without support vectors, the coefficients are those of the inputs.
     """
@@ -307,16 +380,79 @@ def _kernel_regressor(node: Node, body: Body, work: _Work) -> None:
         return
     if not isinstance(n, int) or n != coefficients.size or not vectors.size or vectors.size % n:
         _refuse(node, f"has {vectors.size} numbers and {coefficients.size} coefficients for {n} support vectors")
-    rows = vectors.reshape(n, -1)
-    x = work.floats(node, _one(node))
-    if kernel == "LINEAR":
-        similar = work.add(node, "MatMul", (x, work.constant(node, "vectors", np.ascontiguousarray(rows.T))))
-    elif kernel == "RBF":
-        similar = _bells(node, work, x, rows)
-    else:
-        _refuse(node, f"has the kernel {shown(kernel)}; LINEAR and RBF can be read")
+    similar = _similar(node, work, vectors.reshape(n, -1))
     total = work.add(node, "MatMul", (similar, work.constant(node, "coefficients", coefficients[:, None])))
     work.add(node, "Add", (total, work.constant(node, "rho", rho)), node.outputs[0])
+
+
+def _kernel_classifier(node: Node, body: Body, work: _Work) -> None:
+    """Scores of the pairs of classes i < j: sums over the support vectors of both, (N, pairs); what they vote is apart.
+
+    z_ij = sum over vectors s of i of a_(j-1)s K(x, s) + sum over those of j of a_is K(x, s) + rho_ij
+    """
+    _check_scores_alone(node, body)
+    how, kinds = _text(node, "post_transform", "NONE"), ("classlabels_ints", "classlabels_strings")
+    labels = next((value for kind in kinds if isinstance(value := node.attributes.get(kind), tuple) and value), ())
+    if node.attributes.get("prob_a") or how != "NONE":
+        _refuse(node, "makes probabilities by iterating; fit it with probability=False (SVC's default)")
+    per_class = node.attributes.get("vectors_per_class", ())
+    counts = [one for one in per_class if isinstance(one, int) and one >= 0] if isinstance(per_class, tuple) else []
+    classes, n = len(labels), sum(counts)
+    if classes == 2:
+        _refuse(node, _TWO_BY_KERNELS)
+    coefficients, rho, vectors = (_numbers(node, name) for name in ("coefficients", "rho", "support_vectors"))
+    pairs = [(i, j) for i in range(classes) for j in range(i + 1, classes)]
+    sizes = (coefficients.size, len(counts), rho.size)
+    if not n or classes < 2 or sizes != ((classes - 1) * n, classes, len(pairs)) or vectors.size % n:
+        _refuse(
+            node,
+            f"has {vectors.size} numbers of support vectors and {coefficients.size} coefficients that do not "
+            f"fit {classes} classes and {n} of them",
+        )
+    weights, owner = np.zeros((n, len(pairs)), np.float32), np.repeat(np.arange(classes), counts)
+    rows = coefficients.reshape(classes - 1, n)
+    for place, (i, j) in enumerate(pairs):
+        for own, row in ((i, j - 1), (j, i)):
+            weights[owner == own, place] = rows[row, owner == own]
+    similar = _similar(node, work, vectors.reshape(n, -1))
+    total = work.add(node, "MatMul", (similar, work.constant(node, "coefficients", weights)))
+    work.add(node, "Add", (total, work.constant(node, "rho", rho)), node.outputs[1])
+
+
+_TWO_BY_KERNELS: Final = (
+    "gives (-z, z) for the score z of its two classes, the larger of which is not the class of its label (z > 0 is the "
+    "first): give an SVR fitted to -1 and 1, or LinearSVC"
+)
+
+
+def _similar(node: Node, work: _Work, rows: AnyArray) -> str:
+    """Return K(x, s_i) for each row s_i, (N, p) -> (N, n).
+
+    x . s (LINEAR), exp(-gamma |x - s|^2) (RBF), (gamma x . s + c)^d (POLY), tanh(gamma x . s + c) (SIGMOID).
+    """
+    kernel, x = _text(node, "kernel_type", "LINEAR"), work.floats(node, _one(node))
+    if kernel == "RBF":
+        return _bells(node, work, x, rows)
+    vectors = work.constant(node, "vectors", np.ascontiguousarray(rows.T))
+    if kernel == "LINEAR":
+        return work.add(node, "MatMul", (x, vectors))
+    parameters = _numbers(node, "kernel_params")
+    if kernel not in ("POLY", "SIGMOID") or parameters.size < _PARAMETERS:
+        _refuse(
+            node, f"has the kernel {shown(kernel)}, or no numbers for it; LINEAR, RBF, POLY and SIGMOID can be read"
+        )
+    gamma, _, degree = (float(one) for one in parameters[:_PARAMETERS])
+    linear = work.add(node, "Gemm", (x, vectors, work.constant(node, "c", parameters[1:2])), alpha=gamma)
+    if kernel == "SIGMOID":
+        return work.add(node, "Tanh", (linear,))
+    if degree != round(degree) or not 1 <= degree <= _MOST_DEGREES:
+        _refuse(node, f"has a kernel of degree {degree:g}; whole degrees from 1 to {_MOST_DEGREES} can be read")
+    return work.add(node, "Pow", (linear, work.constant(node, "degree", parameters[2])))
+
+
+_PARAMETERS: Final = 3
+"""gamma, c, degree."""
+_MOST_DEGREES: Final = 9
 
 
 def _bells(node: Node, work: _Work, x: str, rows: AnyArray) -> str:
@@ -343,6 +479,8 @@ PLAIN: Final[Mapping[str, Callable[[Node, Body, _Work], None]]] = MappingProxyTy
         "LinearClassifier": _classifier,
         "LinearRegressor": _regressor,
         "Normalizer": _normalizer,
+        "OneHotEncoder": _one_hot,
+        "SVMClassifier": _kernel_classifier,
         "SVMRegressor": _kernel_regressor,
         "Scaler": _scaler,
         "ZipMap": _zip_map,

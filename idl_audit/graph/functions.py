@@ -39,15 +39,10 @@ _ADVICE: Final[Mapping[str, str]] = MappingProxyType(
 CLASSICAL: Final = "ai.onnx.ml"
 _TREES: Final = "is a sum of trees, which jumps: audit a network, or a linear model, trained in its place"
 _WORDS: Final = "reads text or categories, which no small change moves: audit the model behind it"
-_VOTES: Final = (
-    "lets its pairs of classes vote, which jumps: SVMRegressor (scikit-learn's SVR) of linear and RBF kernels can be "
-    "read, LinearClassifier (LinearSVC), and networks"
-)
 
 OF_CLASSICAL: Final[Mapping[str, str]] = MappingProxyType(
     {
-        **dict.fromkeys(("CategoryMapper", "DictVectorizer", "LabelEncoder", "OneHotEncoder"), _WORDS),
-        "SVMClassifier": _VOTES,
+        **dict.fromkeys(("CategoryMapper", "DictVectorizer", "LabelEncoder"), _WORDS),
         **dict.fromkeys(("TreeEnsemble", "TreeEnsembleClassifier", "TreeEnsembleRegressor"), _TREES),
     }
 )

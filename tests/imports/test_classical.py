@@ -63,8 +63,20 @@ def classifier(rows: int, how: str, **more: Any) -> onnx.NodeProto:
 
 
 def kernels(kind: str, *, gamma: float = 0.0, **more: Any) -> onnx.NodeProto:
-    given = {"coefficients": numbers(3), "support_vectors": numbers(12), "rho": numbers(1), "n_supports": 3} | more
-    return ml("SVMRegressor", "x", kernel_type=kind, kernel_params=[gamma, 0.0, 3.0], **given)
+    given = {"coefficients": numbers(3), "support_vectors": numbers(12), "rho": numbers(1), "n_supports": 3}
+    return ml("SVMRegressor", "x", kernel_type=kind, **({"kernel_params": [gamma, 0.0, 3.0]} | given | more))
+
+
+def pairs(kind: str, counts: tuple[int, ...] = (2, 1, 3), **more: Any) -> onnx.NodeProto:
+    """A classifier by kernels, a few support vectors for each class."""
+    n, q = sum(counts), len(counts)
+    given = {"kernel_type": kind, "kernel_params": [0.3, 0.7, 3.0], "vectors_per_class": list(counts)}
+    given |= {"coefficients": numbers((q - 1) * n), "support_vectors": numbers(4 * n), "rho": numbers(q * (q - 1) // 2)}
+    return ml("SVMClassifier", "x", "l y", classlabels_ints=list(range(q)), **(given | more))
+
+
+def one_hot(**more: Any) -> onnx.NodeProto:
+    return ml("OneHotEncoder", "x", **({"cats_int64s": [1, -1, 0, 5], "zeros": 1} | more))
 
 
 READ = {
@@ -83,6 +95,18 @@ READ = {
     "Binarizer": [ml("Binarizer", "x", threshold=0.25)],
     "SVMRegressor": [kernels("RBF", gamma=0.5)],
     "SVMRegressor linear": [kernels("LINEAR")],
+    "SVMRegressor polynomial": [kernels("POLY", gamma=0.5)],
+    "SVMRegressor sigmoid": [kernels("SIGMOID", gamma=0.5)],
+    "SVMClassifier": [pairs("RBF")],
+    "SVMClassifier linear": [pairs("LINEAR", (1, 1, 2, 3))],
+    "SVMClassifier polynomial": [pairs("POLY")],
+    "SVMClassifier parabola": [pairs("POLY", kernel_params=[0.3, -0.7, 2.0])],
+    "SVMClassifier sigmoid": [pairs("SIGMOID")],
+    "OneHotEncoder": [one_hot()],
+    "OneHotEncoder of whole numbers": [
+        helper.make_node("Cast", ["x"], ["n"], to=INT64),
+        ml("OneHotEncoder", "n", cats_int64s=[0, 2]),
+    ],
     "SVMRegressor coefficients": [
         ml(
             "SVMRegressor",
@@ -161,7 +185,16 @@ def hardmax(source: str) -> list[onnx.NodeProto]:
         ([classifier(1, "NONE")], "not the class of its label"),
         ([classifier(1, "NONE"), ml("ZipMap", "y", "z", classlabels_int64s=[0, 1])], "not the class of its label"),
         ([ml("Normalizer", "x", norm="MAX")], "divides by the MAX norm"),
-        ([kernels("POLY", gamma=0.5)], "has the kernel POLY"),
+        ([kernels("COSINE", gamma=0.5)], "has the kernel COSINE"),
+        ([kernels("POLY", gamma=0.5, kernel_params=[0.5, 0.0, 2.5])], "of degree 2.5"),
+        ([pairs("RBF", (2, 2))], "not the class of its label"),
+        ([pairs("RBF", prob_a=numbers(3), prob_b=numbers(3))], "probability=False"),
+        ([pairs("RBF", post_transform="SOFTMAX")], "probability=False"),
+        ([pairs("RBF", vectors_per_class=[2, 1, 4])], "do not fit 3 classes"),
+        ([pairs("RBF", rho=numbers(2))], "do not fit 3 classes"),
+        ([one_hot(zeros=0)], 'handle_unknown="ignore"'),
+        ([one_hot(cats_int64s=[1, 2, 1])], "there twice"),
+        ([one_hot(cats_int64s=None, cats_strings=["a", "b"])], "reads text"),
         ([kernels("RBF", gamma=0.0)], "without a positive gamma"),
         ([kernels("RBF", gamma=0.5, one_class=1)], "ends in a jump"),
         ([kernels("RBF", gamma=0.5, n_supports=5)], "for 5 support vectors"),
