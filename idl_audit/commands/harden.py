@@ -192,7 +192,7 @@ def _task(
     train = _as_read(network, subject, trained, options)
     before = judge(network.arrays(), True)
     least = math.ceil(before.clean - options.keep_clean * held.n)
-    recipe = fine_tune.Recipe(method, seed=options.seed)
+    recipe = fine_tune.Recipe.of(method, trained.n, options.seed)
     return Task(network, train, clean, judge, before, subject.model.nnz, recipe, 60 * options.minutes, least, memory)
 
 

@@ -26,6 +26,9 @@ LARGEST_GRADIENT: Final = 10.0
 KEPT_EVERY: Final = 200
 """Steps between two times that `fine_tune` says where it stands."""
 
+MANY: Final = 20_000
+"""Samples from which on a batch is twice as large, and its step longer: processors multiply larger matrices faster."""
+
 
 @dataclass(frozen=True, eq=False)
 class Samples:
@@ -55,13 +58,18 @@ class Recipe:
     """The share of intervals in the loss, or the width of SABR's boxes."""
     weight: float = 0.03
     """Of the penalty, where the method has one."""
-    wider: float = 1.2
+    wider: float = 1.3
     """The radius of training, as a multiple of the one that is asked for."""
     rate: float = 0.03
     """The first step size, as a share of the root mean square of the weights that it moves."""
     batch: int = 100
     attack_steps: int = 1
     seed: int = 0
+
+    @classmethod
+    def of(cls, method: Method, n: int, seed: int) -> Recipe:
+        """Return how to train on n samples."""
+        return cls(method, seed=seed) if n < MANY else cls(method, batch=200, rate=0.04, seed=seed)
 
 
 PARTS: Final = ("weights", "mean", "first", "second")

@@ -26,8 +26,11 @@ from idl_audit.values.arrays import FloatArray
 
 Weights = Mapping[str, FloatArray]
 
-FIRST_SHARE: Final = 0.4
-"""Of the seconds, for the first run; the others share what is left."""
+FIRST_SHARE: Final = 0.55
+"""Of the seconds, for the first run: what a radius that grows slowly reaches, short runs do not catch up with."""
+ANEW_SHARE: Final = 0.6
+"""Of the seconds that are left, for a run from the weights as they are, while none has kept accuracy; the others share
+what is left."""
 FURTHER_RUNS: Final = 3
 FACTOR: Final = 4.0
 """Between the coefficients of two runs."""
@@ -180,10 +183,11 @@ def _next(runs: _Runs) -> _Run | None:
     recipe = _other(kept[-1][0] if kept else None, lost[-1] if lost else None)
     if recipe is None:
         return None
-    seconds = (1 - FIRST_SHARE) / FURTHER_RUNS * task.seconds
+    left, more = task.seconds - sum(run.seconds for run, _ in runs.made), FURTHER_RUNS + 1 - number
     recipe = replace(recipe, seed=task.recipe.seed + number)
     if not kept:
-        return _Run(recipe, seconds, runs.before, Schedule)
+        return _Run(recipe, left * (ANEW_SHARE if more > 1 else 1.0), runs.before, Schedule)
+    seconds = left / more
     return _Run(replace(recipe, rate=task.recipe.rate / 2), seconds, kept[-1][1], _without_ramp)
 
 

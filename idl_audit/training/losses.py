@@ -10,6 +10,10 @@ and what is added to it: how far a score moves at most where inputs move by the 
 
 S            eps ||S||_inf (paper 4.3 and 6.1)
 rho          eps times the paper's bound (4.7), with the best scales of the layers, without its constant
+
+or how many inputs act, and how much,
+
+columns      eps times the sum over inputs of the largest weight that reads each (paper 5.1)
 """
 
 from __future__ import annotations
@@ -27,8 +31,8 @@ from idl_audit.training.network import Twin
 from idl_audit.training.spans import Span
 
 LossName: TypeAlias = Literal["mtl", "ibp", "sabr", "adversarial", "plain"]
-PenaltyName: TypeAlias = Literal["S", "rho"]
-Method: TypeAlias = Literal["mtl", "ibp", "sabr", "adversarial", "plain", "S", "rho", "mtl+S", "mtl+rho"]
+PenaltyName: TypeAlias = Literal["S", "rho", "columns"]
+Method: TypeAlias = Literal["mtl", "ibp", "sabr", "adversarial", "plain", "S", "rho", "columns", "mtl+S", "mtl+rho"]
 
 
 class Network(Protocol):
@@ -116,6 +120,7 @@ PENALTIES: Final[Mapping[PenaltyName, Callable[[Twin, Tensor], Tensor]]] = Mappi
     {
         "S": lambda network, radius: network.spread(radius).amax(),
         "rho": lambda network, radius: network.spread(radius, alike=True).amax(),
+        "columns": lambda network, radius: (network.columns() * radius.expand(network.shape).reshape(-1)).sum(),
     }
 )
 """Name -> what is added to the loss, given how far inputs may move."""
@@ -129,6 +134,7 @@ METHODS: Final[Mapping[Method, tuple[LossName, PenaltyName | None]]] = MappingPr
         "plain": ("plain", None),
         "S": ("plain", "S"),
         "rho": ("plain", "rho"),
+        "columns": ("plain", "columns"),
         "mtl+S": ("mtl", "S"),
         "mtl+rho": ("mtl", "rho"),
     }

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from idl_audit.graph.ir import Graph, Node, live_nodes, shown
-from idl_audit.training.operators import TWINS, attribute
+from idl_audit.training.operators import TWINS, attribute, refused
 from idl_audit.training.spans import Span, Value
 from idl_audit.training.spreads import spread_of
 from idl_audit.values.arrays import AnyArray, FloatArray
@@ -19,6 +19,8 @@ from idl_audit.values.errors import OptionError, UnsupportedModelError
 
 LAST = frozenset({"Softmax", "LogSoftmax"})
 """Operators that keep the order of the classes: training stops before one at the end."""
+_SAME_ORDER = frozenset({"Cast", "Dropout", "Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
+"""Operators that give back the numbers in the order in which they read them."""
 
 
 @dataclass(eq=False)
@@ -149,6 +151,29 @@ class Twin:
         found = values[self.scores]
         assert isinstance(found, Span)
         return found.radius.reshape(-1)
+
+    def columns(self) -> Tensor:
+        """Return max_i |B_ij| of each input j, (p,), B what the first dense layer multiplies inputs by: paper (5.1).
+
+        Raises:
+            UnsupportedModelError: where something else than a dense layer reads the inputs.
+        """
+        (entry,) = self.graph.inputs
+        reads, found = {entry.name}, []
+        for node in self.nodes:
+            if not reads.intersection(node.inputs):
+                continue
+            if node.op in _SAME_ORDER:
+                reads.update(node.outputs)
+                continue
+            weight = self.constants.get(node.inputs[1]) if node.op in ("Gemm", "MatMul") else None
+            inside = node.inputs[0] in reads and not attribute(node, "transA", 0)
+            if weight is None or weight.dim() != 2 or not inside:
+                raise refused(
+                    node, "it reads the inputs, and columns are those of a dense layer; choose another --method"
+                )
+            found.append((weight.T if attribute(node, "transB", 0) else weight).abs().amax(1))
+        return torch.stack(found).amax(0)
 
     def distance(self, rows: FloatArray, outputs: FloatArray) -> float:
         """Return how far the scores of several samples at once are from given ones, of max|y|; NaN counts as far.

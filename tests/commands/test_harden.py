@@ -216,7 +216,7 @@ def test_tensors_that_are_one_stay_one(tmp_path: Path) -> None:
 # --- penalties, interrupts ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", ["S", "rho", "mtl+S"])
+@pytest.mark.parametrize("method", ["S", "rho", "columns", "mtl+S"])
 def test_the_paper_s_penalties_certify_more(method: str, folder: Path, tmp_path: Path) -> None:
     report = harden_model(folder / "model.onnx", asked(folder, tmp_path / "x.onnx", method=method, minutes=0.01))
     assert report.hardening is not None

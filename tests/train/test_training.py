@@ -389,6 +389,17 @@ def test_no_score_moves_further_than_its_spread(alike: bool, seed: int) -> None:
         assert ((twin(x) - twin(y)).abs() <= most * 1.0001 + 1e-6).all()
 
 
+def test_the_penalty_on_columns_is_the_largest_weight_of_each_input() -> None:
+    twin = digits()
+    columns = np.abs(twin.arrays()["0.weight"]).max(axis=0)
+    np.testing.assert_array_equal(twin.columns().detach().numpy(), columns)
+    radius = torch.linspace(0, 1, 64).reshape(64)
+    found = float(PENALTIES["columns"](twin, radius).detach())
+    assert found == pytest.approx(float(columns @ radius.numpy()), rel=1e-5)
+    with pytest.raises(UnsupportedModelError, match=r"Conv node .* columns are those of a dense layer"):
+        digits("digits_conv").columns()
+
+
 def test_what_multiplies_two_moving_tensors_has_no_spread() -> None:
     nodes = [node("MatMul", "x v", "h"), node("Mul", "h h")]
     twin = Twin.of(Network(proto(nodes, (1, 3), {"v": np.ones((3, 2), np.float32)})).graph, "y", (1, 3))

@@ -13,7 +13,7 @@ from idl_audit.values.errors import OptionError
 from idl_audit.values.files import check_new_file
 from idl_audit.values.options import PATH, REQUIRED, TEXT, Declared, Reader, group, one_of, option
 
-METHODS = ("auto", "mtl", "ibp", "sabr", "adversarial", "S", "rho", "mtl+S", "mtl+rho")
+METHODS = ("auto", "mtl", "ibp", "sabr", "adversarial", "S", "rho", "columns", "mtl+S", "mtl+rho")
 
 
 def _share(text: str, flag: str) -> float:
@@ -84,7 +84,7 @@ class HardenOptions(Declared):
         "auto",
         one_of(*METHODS),
         "What is trained for: mtl (attacked points and intervals, the weight of the latter chosen), ibp, sabr, "
-        "adversarial; S or rho, the paper's penalties, alone or with mtl; auto is mtl.",
+        "adversarial; S, rho or columns, the paper's penalties, the first two also with mtl; auto is mtl.",
     )
     holdout: Holdout = option(
         "10%",
