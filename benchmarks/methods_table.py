@@ -189,8 +189,8 @@ def main() -> None:
         "A network 64-48-32-10, trained plainly on scikit-learn's digits and then fine-tuned by each method for the "
         "same processor time (the last column has that of a run with its verdicts). Of the coefficients of a method "
         "that one is shown that certifies most of 200 images kept apart at eps .1 by complete proof, with at most "
-        f"{MAY_LOSE:.0%} of them lost; counts are of 200 others. S, rho and columns know neither attacks nor the radius: "
-        "their weight stands for eps times the norm.",
+        f"{MAY_LOSE:.0%} of them lost; counts are of 200 others. S, rho and columns know neither attacks nor the "
+        "radius: their weight stands for eps times the norm.",
         "",
         "| method | coefficient | right | withstood | by intervals | by lines | proved | undecided | norm of S | s |",
         "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|",
