@@ -13,7 +13,7 @@ rho          eps times the paper's bound (4.7), with the best scales of the laye
 
 or how many inputs act, and how much,
 
-columns      eps times the sum over inputs of the largest weight that reads each (paper 5.1)
+columns      eps times the sum over inputs of the length of the column of weights that reads each (paper 5.1)
 """
 
 from __future__ import annotations

@@ -153,7 +153,7 @@ class Twin:
         return found.radius.reshape(-1)
 
     def columns(self) -> Tensor:
-        """Return max_i |B_ij| of each input j, (p,), B what the first dense layer multiplies inputs by: paper (5.1).
+        """Return ||B e_j||_2 of each input j, (p,), B what the first dense layer multiplies inputs by: paper (5.1).
 
         Raises:
             UnsupportedModelError: where something else than a dense layer reads the inputs.
@@ -172,8 +172,8 @@ class Twin:
                 raise refused(
                     node, "it reads the inputs, and columns are those of a dense layer; choose another --method"
                 )
-            found.append((weight.T if attribute(node, "transB", 0) else weight).abs().amax(1))
-        return torch.stack(found).amax(0)
+            found.append((weight.T if attribute(node, "transB", 0) else weight).square().sum(1))
+        return (torch.stack(found).sum(0) + torch.finfo().tiny).sqrt()  # a slope at 0, too
 
     def distance(self, rows: FloatArray, outputs: FloatArray) -> float:
         """Return how far the scores of several samples at once are from given ones, of max|y|; NaN counts as far.
