@@ -54,11 +54,11 @@ class Recipe:
     """How to train."""
 
     method: Method = "mtl"
-    a: float = 0.0125
+    a: float = 0.05
     """The share of intervals in the loss, or the width of SABR's boxes."""
     weight: float = 0.03
     """Of the penalty, where the method has one."""
-    wider: float = 1.3
+    wider: float = 1.1
     """The radius of training, as a multiple of the one that is asked for."""
     rate: float = 0.03
     """The first step size, as a share of the root mean square of the weights that it moves."""

@@ -26,7 +26,7 @@ from idl_audit.values.arrays import FloatArray
 
 Weights = Mapping[str, FloatArray]
 
-FIRST_SHARE: Final = 0.55
+FIRST_SHARE: Final = 0.5
 """Of the seconds, for the first run: what a radius that grows slowly reaches, short runs do not catch up with."""
 ANEW_SHARE: Final = 0.6
 """Of the seconds that are left, for a run from the weights as they are, while none has kept accuracy; the others share

@@ -230,7 +230,7 @@ def test_an_interrupt_leaves_the_best_so_far_and_resume_ends_as_without_it(folde
 
     def interrupts(name: str) -> Heard:
         def heard(step: Step) -> None:
-            if step.step == 40 and name != "mtl, a = 0.0125":
+            if step.step == 40 and name != "mtl, a = 0.05":
                 raise KeyboardInterrupt
 
         return heard

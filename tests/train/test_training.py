@@ -240,18 +240,18 @@ def chosen_by(task: Task) -> tuple[str | None, list[str]]:
 
 def test_runs_take_more_while_accuracy_is_kept_and_then_what_lies_between() -> None:
     name, front = chosen_by(asked_of([(98, 10), (97, 60), (90, 80), (97, 70), (97, 65)], least=96))
-    assert front == ["mtl, a = 0.0125", "mtl, a = 0.05", "mtl, a = 0.025", "mtl, a = 0.0354"]  # mixtures lose too much
-    assert name == "mtl, a = 0.025"
+    assert front == ["mtl, a = 0.05", "mtl, a = 0.2", "mtl, a = 0.1", "mtl, a = 0.141"]  # mixtures lose too much
+    assert name == "mtl, a = 0.1"
     name, front = chosen_by(asked_of([(98, 10), (97, 60), *[(90, 80)] * 3], least=96, mixed=(96, 65)))
-    assert front[1:4] == ["mtl, a = 0.05", "mtl, a = 0.025", "mtl, a = 0.0177"]
-    assert name == front[4] == "94% of the way from mtl, a = 0.0125 to mtl, a = 0.05"
+    assert front[1:4] == ["mtl, a = 0.2", "mtl, a = 0.1", "mtl, a = 0.0707"]
+    assert name == front[4] == "94% of the way from mtl, a = 0.05 to mtl, a = 0.2"
     assert len(front) == 7
 
 
 def test_runs_take_less_from_the_weights_before_until_accuracy_is_kept() -> None:
     task = asked_of([(98, 10), *[(90, 80)] * 3, (97, 50)], least=96, mixed=(96, 55))
     name, front = chosen_by(task)
-    assert front == ["mtl, a = 0.0125", "mtl, a = 0.00313", "mtl, a = 0.000781", "mtl, a = 0.000195"]
+    assert front == ["mtl, a = 0.05", "mtl, a = 0.0125", "mtl, a = 0.00313", "mtl, a = 0.000781"]
     assert name == front[-1]
 
 
@@ -284,7 +284,7 @@ def test_the_radius_of_training_shrinks_with_the_coefficient() -> None:
 def test_penalties_have_weights_and_methods_without_a_number_have_one_run() -> None:
     assert chosen_by(asked_of([(98, 10), (97, 60)], least=98, method="S"))[1][0] == "S, weight = 0.03"
     assert chosen_by(asked_of([(98, 10), (97, 60)], least=96, method="ibp")) == ("ibp", ["ibp"])
-    assert chosen_by(asked_of([(98, 10), (97, 60)], least=96, method="mtl+S"))[1][0] == "mtl+S, a = 0.0125"
+    assert chosen_by(asked_of([(98, 10), (97, 60)], least=96, method="mtl+S"))[1][0] == "mtl+S, a = 0.05"
 
 
 def test_nothing_is_chosen_where_nothing_keeps_clean_accuracy_or_nothing_is_gained() -> None:
@@ -296,7 +296,7 @@ def test_nothing_is_chosen_where_nothing_keeps_clean_accuracy_or_nothing_is_gain
 
 def test_a_way_back_to_the_weights_before_is_gone_where_nothing_else_keeps_accuracy() -> None:
     name, front = chosen_by(asked_of([(98, 10), *[(50, 60)] * (1 + FURTHER_RUNS)], least=96, mixed=(97, 20)))
-    assert name == front[-1] == "94% of the way from before to mtl, a = 0.0125"
+    assert name == front[-1] == "94% of the way from before to mtl, a = 0.05"
 
 
 # --- going on ---------------------------------------------------------------------------------------------------------
