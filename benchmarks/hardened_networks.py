@@ -110,7 +110,7 @@ CASES: Final = (
     Case("digits_conv", "digits", "as shipped", SQUARE, 0.8),
     Case("digits_resnet", "digits", "as shipped", SQUARE, 0.75),
     Case("digits_plain", "digits", "64-48-32-10", FLAT, 0.86, build=dense(64, 48, 32, 10)),
-    Case("mnist_mlp", "mnist", "784-128-64-10", (784,), 0.91, 5, "1%", build=dense(784, 128, 64, 10), steps=10_000),
+    Case("mnist_mlp", "mnist", "784-128-64-10", (784,), 0.91, 5, "1%", build=dense(784, 128, 64, 10), steps=3000),
     Case("mnist_conv", "mnist", "conv 16, conv 32, 100, 10", LARGE, 0.95, 30, "1%", build=mnist_conv, steps=1000),
     Case("mnist_conv_3", "mnist", "the same", LARGE, 0.85, 30, "3%", "0.3", mnist_conv, 1000),
     Case("new_wide", "digits", "64-100-10", FLAT, **NEW, build=dense(64, 100, 10)),
