@@ -235,13 +235,16 @@ def figures(state: Path, names: Sequence[str]) -> dict[str, Any]:
     every = {name: summary(bins) for name in names if (bins := Bins.read(state, name)).sparsest}
     versions = {name: metadata.version(name) for name in ("onnxruntime", "torch")}
     before = json.loads(FILES[0].read_text(encoding="utf-8")) if FILES[0].exists() else {}
+    here = machine(1, ("numpy", "scipy"))
+    every = {name: {**one, "machine": here} for name, one in every.items()}
     if before.get("versions") == versions:
-        every = {**{name: one for name, one in before["functions"].items() if name in names}, **every}
+        there = before.get("machine", here)  # files of before machines were told apart have one for all
+        kept = {name: {"machine": there, **one} for name, one in before["functions"].items() if name in names}
+        every = {**kept, **every}
     flags = Path("/proc/cpuinfo")
     found = flags.read_text(encoding="utf-8").split() if flags.exists() else []
     return {
         "versions": versions,
-        "machine": machine(1, ("numpy", "scipy")),
         "features": [feature for feature in FEATURES if feature in found] or [platform.machine()],
         "date": datetime.now(UTC).date().isoformat(),
         "functions": dict(sorted(every.items())),
@@ -296,6 +299,15 @@ MEASURED: Final[Mapping[str, Measured]] = MappingProxyType(
 DENSE: Final = 16
 
 
+def _machines(told: Mapping[str, Any]) -> str:
+    """Return on which machines what was measured: names of functions for all but the one of most."""
+    by_machine: dict[str, list[str]] = {}
+    for name, one in told["functions"].items():
+        by_machine.setdefault(one["machine"], []).append(name)
+    most, *others = sorted(by_machine, key=lambda one: len(by_machine[one]), reverse=True)
+    return " ".join([f"{most}.", *(f"Of {', '.join(by_machine[one])}: {one}." for one in others)])
+
+
 def report_of(told: Mapping[str, Any]) -> str:
     """Return the report for readers."""
     versions = ", ".join(f"{name} {version}" for name, version in told["versions"].items())
@@ -307,7 +319,7 @@ def report_of(told: Mapping[str, Any]) -> str:
         "onnxruntime without and with its optimisations and in torch, in the body and in the tail of tensors (1 to 64 "
         "inputs at changing alignments, on a sample), against the same function in float64.",
         "",
-        f"{versions}; {told['machine']}; {', '.join(told['features'])}; {told['date']}.",
+        f"{versions}; {', '.join(told['features'])}; {told['date']}. {_machines(told)}",
         "",
         "**Bounds.** |computed - exact| <= absolute + relative |z| + of value |phi(z)| wherever it was measured, u = "
         "2^-24. Tried: `2^k` stands for every float32 number with 2^-k <= |z| < 2^k, and beyond that every N-th. "
