@@ -36,10 +36,19 @@ def is_coarse(kind: np.dtype[Any]) -> bool:
     return kind.kind == "f" and kind.itemsize < _FLOAT32.itemsize
 
 
-def whole_limits(kind: np.dtype[Any]) -> tuple[int, int]:
-    """Return the least and the greatest whole number of a type that points may have: |n| <= 2^24, as float32 holds."""
+def type_limits(kind: np.dtype[Any]) -> tuple[int, int]:
+    """Return the least and the greatest whole number of a type."""
     info = np.iinfo(kind)
-    return max(int(info.min), -_ALL_WHOLE), min(int(info.max), _ALL_WHOLE)
+    return int(info.min), int(info.max)
+
+
+def whole_limits(kind: np.dtype[Any]) -> tuple[int, int]:
+    """Return the least and the greatest whole number of a type that points may have: |n| <= 2^24, as float32 holds.
+
+    A type may hold more (`type_limits`): what is proved must hold of those as well.
+    """
+    least, greatest = type_limits(kind)
+    return max(least, -_ALL_WHOLE), min(greatest, _ALL_WHOLE)
 
 
 def check_whole(values: FloatArray, kind: np.dtype[Any], whose: str = "an input") -> None:
@@ -201,10 +210,10 @@ class Box:
     def of_whole(self, kind: np.dtype[Any]) -> Box:
         """Return the least box around the whole numbers of a type in this one, which are its points.
 
-        Its ends are those of the real box, rounded inward to whole numbers of the type; where an interval holds none,
-        it stays as it is, and there are no points.
+        Its ends are those of the real box, rounded inward to whole numbers of the type, those that are no points
+        (`whole_limits`) among them; where an interval holds none, it stays as it is, and there are no points.
         """
-        least, greatest = whole_limits(kind)
+        least, greatest = map(float, type_limits(kind))  # 2^63 for 2^63 - 1: a set that is larger
         lo, inner_lo = (np.maximum(np.ceil(ends), least) for ends in (self.lo, self.inner_lo))
         hi, inner_hi = (np.minimum(np.floor(ends), greatest) for ends in (self.hi, self.inner_hi))
         some = lo <= hi

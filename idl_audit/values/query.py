@@ -8,14 +8,14 @@ say < 0.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import TypeAlias
 
 import numpy as np
 
 from idl_audit.values.arrays import BoolArray, FloatArray, IntArray
-from idl_audit.values.box import Box, SparseBall
+from idl_audit.values.box import Box, SparseBall, is_whole
 from idl_audit.values.errors import OptionError
 from idl_audit.values.input_sets import InputSet
 from idl_audit.values.margins import margin_functionals, margins, predictions, rivals
@@ -140,11 +140,17 @@ class Query:
 
 
 def plain(query: Query) -> Query:
-    """Return the query as a file holds it: a box of numbers, offsets rounded downward."""
+    """Return the query as a file holds it: a box of numbers, offsets rounded downward.
+
+    Its points stay whole numbers where a network reads no others.
+    """
     if not query.is_box:
         return query
+    box = Box.between(query.box.lo, query.box.hi)
+    if is_whole(query.box.point_type):
+        box = replace(box, point_type=query.box.point_type)
     alternatives = tuple(Conjunction(c.rows, c.offsets, (), c.strict) for c in query.alternatives)
-    return Query(Box.between(query.box.lo, query.box.hi), alternatives)
+    return Query(box, alternatives)
 
 
 @dataclass(frozen=True, eq=False)

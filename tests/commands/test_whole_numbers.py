@@ -30,6 +30,7 @@ KINDS = {
     "int16": TensorProto.INT16,
     "int32": TensorProto.INT32,
     "int64": TensorProto.INT64,
+    "uint16": TensorProto.UINT16,
 }
 FLOAT = TensorProto.FLOAT
 U8 = np.dtype(np.uint8)
@@ -409,3 +410,65 @@ def test_python_takes_arrays_of_bytes(folder: Path) -> None:
         certify_arrays(folder / "m.onnx", rows / 255, labels, eps=1)
     with pytest.raises(InvalidInputError, match="ask for eps alone"):
         certify_arrays(folder / "m.onnx", rows, labels, eps=1, norm="l2")
+
+
+# --- where types end --------------------------------------------------------------------------------------------------
+
+
+def counted_from(path: Path, kind: str, start: int) -> Path:
+    """Class 1 where x - start, computed in whole numbers, is 1 or more."""
+    constants = {
+        "start": np.array([start], kind),
+        "w": np.float32([[0, 1]]),
+        "b": np.float32([0.5, 0]),
+    }
+    nodes = [
+        node("Sub", ["x", "start"], ["s"]),
+        node("Cast", ["s"], ["f"], to=FLOAT),
+        node("Gemm", ["f", "w", "b"], ["y"]),
+    ]
+    return saved(path, nodes, constants, kind, p=1)
+
+
+@pytest.mark.parametrize("kind", ["int32", "int64"])
+def test_what_is_proved_holds_of_whole_numbers_that_are_no_points(tmp_path: Path, kind: str) -> None:
+    """No points lie beyond 2^24, but inputs do: the network errs from 2^24 + 1 on."""
+    path = counted_from(tmp_path / "m.onnx", kind, 2**24)
+    assert asked(path, [[2**24 + 1]], kind).argmax() == 1
+    given = data(tmp_path / "d.npz", np.array([[2**24 - 2]], kind), [0])
+    for eps, verdict in ((5, "unknown"), (2, "certified")):
+        report = run("certify", path, "-d", given, "-e", eps, "--time-limit", 1, "-f", "json").report
+        assert report.samples[0].results[0].verdict == verdict
+    lines = ["(declare-const X_0 Real) (declare-const Y_0 Real) (declare-const Y_1 Real)"]
+    lines += [f"(assert (>= X_0 {2**24 - 6})) (assert (<= X_0 {2**24 + 4})) (assert (<= Y_0 Y_1))"]
+    (tmp_path / "p.vnnlib").write_text("\n".join(lines))
+    assert run("certify", path, tmp_path / "p.vnnlib", "--time-limit", 1).out.split()[0] in ("unknown", "timeout")
+    done = run("certify", path, "--everywhere", "--never", "1", "--bounds", f"0,{2**25}", "--time-limit", 1)
+    assert "certified" not in done.out.split("is never predicted")[1].split()[0]
+
+
+def test_certificates_of_unsigned_numbers_end_at_0(tmp_path: Path) -> None:
+    path = perceptron(tmp_path / "m.onnx", "uint16")
+    rows = np.array([[1, 0, 65535]], np.uint16)
+    given = data(tmp_path / "d.npz", rows, asked(path, rows, "uint16").argmax(axis=1))
+    assert run("certify", path, "-d", given, "-e", 3, "--certificates", tmp_path / "c").code == 0
+    (file,) = (tmp_path / "c").glob("*.npz")
+    assert run("verify", file, path).code == 0
+
+
+@pytest.mark.parametrize("words", [("-e", "0.6"), ("-e", "1.5", "--sigma", "s.npy")])
+def test_what_is_false_between_whole_numbers_has_no_certificate(tmp_path: Path, words: tuple[str, ...]) -> None:
+    path = between(tmp_path / "m.onnx")
+    np.save(tmp_path / "s.npy", np.array([[0.5]]))
+    words = tuple(str(tmp_path / word) if word.endswith(".npy") else word for word in words)
+    given = data(tmp_path / "d.npz", np.array([[3]], np.uint8), [0])
+    done = run("certify", path, "-d", given, *words, "--certificates", tmp_path / "c", "--time-limit", 1, "-f", "json")
+    assert done.code == 0, done.err
+    assert done.report.samples[0].results[0].verdict == "certified"
+    assert not list((tmp_path / "c").glob("*.npz"))
+
+
+def test_constants_that_float64_does_not_hold_are_refused(tmp_path: Path) -> None:
+    path = counted_from(tmp_path / "m.onnx", "int64", 2**53 + 1)
+    with pytest.raises(InvalidInputError, match=r"computes with int64 beyond 2\^53"):
+        open_subject(path, ModelOptions())

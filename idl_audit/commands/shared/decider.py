@@ -14,6 +14,7 @@ import numpy as np
 from idl_audit.commands.shared.boxes import ball_radius
 from idl_audit.commands.shared.demands import read_as
 from idl_audit.commands.shared.float_margins import errors, errors_of, float_margins
+from idl_audit.commands.shared.points import with_points
 from idl_audit.commands.shared.proof_files import about, write
 from idl_audit.commands.shared.sample_tasks import (
     Answer,
@@ -451,7 +452,9 @@ class Decider:
         if made is not None:
             return claim, (made,)
         budget, arithmetic, proofs = self.setting.verdicts.budget, self._arithmetic(), []
+        kind = inputs.hull.point_type
         for query, own in zip(claim.queries(model), recorded, strict=True):
+            query = replace(query, inputs=with_points(query.inputs, kind))
             proof = proof_of(model, network, query, own, budget=budget, arithmetic=arithmetic)
             if proof is None:
                 return None

@@ -79,6 +79,19 @@ def readable_box(
     return replace(box, inner_lo=lo, inner_hi=hi)
 
 
+def with_points(inputs: InputSet, point_type: np.dtype[Any]) -> InputSet:
+    """Return the very set that is claimed, whose points are those that a network of whole numbers can be handed.
+
+    A claim may be larger than what was decided, whose ends were rounded inward (`Box.of_whole`): nothing is proved of
+    it by that, and the network must not be asked between whole numbers.
+    """
+    if not is_whole(point_type) or isinstance(inputs, NormBall):
+        return inputs
+    if isinstance(inputs, SparseBall):
+        return replace(inputs, box=replace(inputs.box, point_type=point_type))
+    return replace(inputs, point_type=point_type)
+
+
 def as_read(values: FloatArray, point_type: np.dtype[Any]) -> FloatArray:
     """Return numbers rounded to what the network reads of them, which is float32 at best, as all points are.
 

@@ -19,7 +19,7 @@ from idl_audit.data.features import Features
 from idl_audit.data.numbers import Eps
 from idl_audit.data.preprocessing import Preprocessing
 from idl_audit.report.schema import Diagnostic
-from idl_audit.values.box import is_whole, whole_limits
+from idl_audit.values.box import is_whole, type_limits
 from idl_audit.values.errors import DataError, OptionError, UnsupportedModelError
 
 
@@ -44,8 +44,8 @@ def range_of(kind: np.dtype[Any], units: Preprocessing, network: object) -> Prep
             f"{network} reads {kind.name}, so that nothing is scaled before it; leave --scale, --mean and --std "
             "out, and give eps and --bounds in its own whole numbers"
         )
-    least, greatest = whole_limits(kind)
-    if units.bounds is None and kind.itemsize > 1:
+    least, greatest = type_limits(kind)
+    if units.bounds is None and kind.kind == "i" and kind.itemsize > 2:
         return units
     lo, hi = units.bounds or (float(least), float(greatest))
     lo, hi = max(math.ceil(lo), least), min(math.floor(hi), greatest)

@@ -194,6 +194,8 @@ def _lowered(node: Node, arguments: list[TensorValue | None], walk: Walk) -> tup
         for value in constants:
             refuse_infinity(node, value)
     source = _kept(node, arguments)
+    if any(isinstance(value, Whole) for value in arguments) and node.op in _WITH_NUMBERS:
+        _refuse_inexact(node, constants)
     results = LOWERINGS[node.op](node, _with_constants(arguments), walk)
     absent = [result.absent if isinstance(result, PartlyAbsent) else None for result in results]
     ended = walk.finished(node, arguments, results)
@@ -266,6 +268,27 @@ def _kept(node: Node, arguments: Sequence[TensorValue | None]) -> AffineForm | N
         f"computes with {whole[0].kind} that depend on the input, and may round or overflow there; Cast them to "
         "floats, or DequantizeLinear them, before it",
     )
+
+
+_WITH_NUMBERS: Final = frozenset(
+    {*_ADD_UP, *("Concat", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Min", "Pad", "Where")}
+)
+"""Operators that compute with whole numbers and constants of their type, or choose among these."""
+
+
+def _refuse_inexact(node: Node, constants: Sequence[AnyArray | None]) -> None:
+    """Refuse constants that float64, in which forms are kept, does not hold; the ends of a type bind nothing."""
+    for value in constants:
+        if value is None or value.dtype.kind not in "iu" or value.dtype.itemsize < 8:
+            continue
+        beyond = (value > _MOST_EXACT) | (value < -_MOST_EXACT)
+        if node.op in ("Clip", "Max", "Min"):
+            beyond &= (value != np.iinfo(value.dtype).min) & (value != np.iinfo(value.dtype).max)
+        if beyond.any():
+            refuse(node, f"computes with {value.dtype.name} beyond 2^53; Cast to floats before it")
+
+
+_MOST_EXACT: Final = 2**53
 
 
 def _with_constants(arguments: list[TensorValue | None]) -> list[TensorValue | None]:
