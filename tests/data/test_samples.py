@@ -438,13 +438,22 @@ CONTENTS = {
         " holds more than plain tensors, and is not loaded; save a dict of tensors with "
         "torch.save({'inputs': x, 'labels': y}, path), or use numpy.savez",
     ),
-    "no known name": (as_npz(a=npy((1,)), b=b""), " has no array named inputs, images, x or X; it has 'a', 'b'"),
+    "no known name": (
+        as_npz(a=npy((1,)), b=b""),
+        " has no array named inputs, images, x or X; it has 'a', 'b'"
+        "; save samples with numpy.savez(FILE, inputs=..., labels=...)",
+    ),
     "many names": (
         as_npz(**{f"a{k}": b"" for k in range(12)}),
         " has no array named inputs, images, x or X; it has "
-        "'a0', 'a1', 'a2', 'a3', 'a4', 'a5', 'a6', 'a7', 'a8', 'a9' and 2 more",
+        "'a0', 'a1', 'a2', 'a3', 'a4', 'a5', 'a6', 'a7', 'a8', 'a9' and 2 more"
+        "; save samples with numpy.savez(FILE, inputs=..., labels=...)",
     ),
-    "no arrays": (as_npz(), " has no array named inputs, images, x or X; it has none"),
+    "no arrays": (
+        as_npz(),
+        " has no array named inputs, images, x or X; it has none"
+        "; save samples with numpy.savez(FILE, inputs=..., labels=...)",
+    ),
     "truncated": (
         npy((2, P), data=ONE_ROW),
         " is truncated: shape (2, 24) of float32 takes 192 bytes and 96 are there; copy or write the file again",

@@ -209,7 +209,7 @@ REFUSED: dict[str, tuple[list[NodeProto], tuple[int, ...], dict[str, Any], str]]
         [node("Cast", "x", "i", to=7), node("Gather", "c i")],
         ROW,
         {"c": f(9)},
-        "only constants can be handled",
+        "looks entries up at places that depend on the network's input",
     ),
     "a slope that depends on the input": ([node("PRelu", "x x")], ROW, {}, "slope"),
     "dropout in training": ([node("Dropout", "x r t")], ROW, {"r": scalar(0.5), "t": np.array(True)}, "training mode"),
