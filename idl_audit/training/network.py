@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -168,11 +169,13 @@ class Twin:
                 continue
             weight = self.constants.get(node.inputs[1]) if node.op in ("Gemm", "MatMul") else None
             inside = node.inputs[0] in reads and not attribute(node, "transA", 0)
-            if weight is None or weight.dim() != 2 or not inside:
+            axis = 1 if attribute(node, "transB", 0) else 0
+            whole = weight is not None and weight.dim() == 2 and weight.shape[axis] == math.prod(self.shape)
+            if weight is None or not (inside and whole):
                 raise refused(
                     node, "it reads the inputs, and columns are those of a dense layer; choose another --method"
                 )
-            found.append((weight.T if attribute(node, "transB", 0) else weight).square().sum(1))
+            found.append(weight.square().sum(1 - axis))
         return (torch.stack(found).sum(0) + torch.finfo().tiny).sqrt()  # a slope at 0, too
 
     def distance(self, rows: FloatArray, outputs: FloatArray) -> float:

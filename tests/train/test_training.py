@@ -398,6 +398,9 @@ def test_the_penalty_on_columns_is_the_length_of_each() -> None:
     assert found == pytest.approx(float(columns @ radius.numpy()), rel=1e-5)
     with pytest.raises(UnsupportedModelError, match=r"Conv node .* columns are those of a dense layer"):
         digits("digits_conv").columns()
+    of_rows = Network(proto([node("MatMul", "x v")], (1, 2, 3), {"v": np.ones((3, 2), np.float32)}))
+    with pytest.raises(UnsupportedModelError, match=r"MatMul node .* columns are those of a dense layer"):
+        Twin.of(of_rows.graph, "y", (1, 2, 3)).columns()
 
 
 def test_what_multiplies_two_moving_tensors_has_no_spread() -> None:
