@@ -187,8 +187,7 @@ def _next(runs: _Runs) -> _Run | None:
     recipe = replace(recipe, seed=task.recipe.seed + number)
     if not kept:
         return _Run(recipe, left * (ANEW_SHARE if more > 1 else 1.0), runs.before, Schedule)
-    seconds = left / more
-    return _Run(replace(recipe, rate=task.recipe.rate / 2), seconds, kept[-1][1], _without_ramp)
+    return _Run(replace(recipe, rate=task.recipe.rate / 2), left / more, kept[-1][1], _without_ramp)
 
 
 def _coefficient(recipe: Recipe) -> str | None:

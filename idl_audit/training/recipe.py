@@ -57,7 +57,7 @@ class Recipe:
     share: float = 0.1
     """Of the loss that is the worst one over boxes, by intervals, where there are any."""
     attack_steps: int = 1
-    wider: float = 1.1
+    wider: float = 1.2
     """The radius of training, as a multiple of the one that is asked for."""
     shift: int = 0
     """Pixels that images are moved by at most, along rows and columns, anew in every batch."""

@@ -292,7 +292,7 @@ def test_boxes_make_intervals_narrow() -> None:
     form = Form(8, 3, 2, 0.7)
     widths = []
     for moves in (None, Moves(np.full(3, 0.1), (np.zeros(3), np.ones(3)))):
-        found = train(Task(u, labels, form, Recipe("cross-entropy", share=0.3), 0.5, False, moves))
+        found = train(Task(u, labels, form, Recipe("cross-entropy"), 0.5, False, moves))
         net = ImplicitNet(form, {name: torch.from_numpy(found.weights[name]) for name in NAMES}, tolerance=1e-9)
         box = Span(torch.from_numpy(u), torch.full((200, 3), 0.1, dtype=torch.float64))
         with torch.no_grad():
